@@ -1,0 +1,97 @@
+"""Control messages: what the supervisor and its children (workers, router) tell each other.
+
+Each child has one end of a SOCK_SEQPACKET socket pair; one packet is one msgpack map with a "type". End of file means that
+the other side is gone: a child then exits at once. Operations never travel here.
+
+Supervisor to worker
+    configure   worker, cpu (or None), shards: [..], data, pipes_dir, seed, directory_id, sync, sync_interval_ms,
+                segment_bytes, open_segments, max_value_bytes, log_level, log_format
+    pipe        name                bind a fresh pair of pipes (pipe_endpoints), drop the old pair; answered by `piped`
+    drain       (none)              answer what is in the pipe, make all durable, seal, exit 0
+Worker to supervisor
+    ready       shards: {id: stats} recovery is done (sent once)
+    piped       name
+    stats       shards: {id: stats}, rss_bytes, cpu_s        every STATS_INTERVAL_S and when a state changes
+    failed      error, message                               what kept it from starting, then it exits with 1
+Supervisor to router
+    configure   shards (count), seed, listeners: [{"fd", "kind": "tcp"|"unix"}], pipes_dir, max_value_bytes, server,
+                max_connections, log_level, log_format, shard_operations_max, shard_bytes_max
+    worker_up   worker, name, shards: [..]    connect to this pair of pipes, route these shards there
+    worker_down worker, shards: [..]          fail what is in flight there with ShardDown, drop the pipes
+    topology    status                        what the supervisor knows for `stats`: pids, restarts, ports, versions
+    drain       (none)                        stop taking requests, answer those in flight, exit 0
+Router to supervisor
+    ready       (none)
+    stats       connections, requests, bytes_in, bytes_out, in_flight, errors: {code: n}, per_op: {op: n}, rss_bytes, cpu_s
+
+The stats of a shard: state ("recovering" | "serving" | "read-only" | "failed"), reason, keys, live_bytes, dead_bytes, disk_bytes,
+segments, lsn, durable_lsn, epoch, keydir_bytes, gets, hits, misses, sets, deletes, errors, bytes_read, bytes_written,
+syncs, sync_ms_last, unsynced_bytes, sync = the mode.
+
+Pipes are ZeroMQ PUSH/PULL over ipc. A name holds the worker, its incarnation and the router's, so it is never used
+twice. The worker binds both ends; the router connects.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any, Final
+
+import msgpack
+
+STATS_INTERVAL_S: Final = 0.5
+#: A control message is at most this long: both ends ask the kernel for buffers of this size.
+MESSAGE_BYTES_MAX: Final = 1 << 20
+
+Message = dict[str, Any]
+
+
+def pipe_name(worker: int, worker_incarnation: int, router_incarnation: int) -> str:
+    """The name of a pair of pipes, unique in the daemon's life."""
+    return f"w{worker}.{worker_incarnation}-r{router_incarnation}"
+
+
+def pipe_endpoints(pipes_dir: str, name: str) -> tuple[str, str]:
+    """(operations, replies): the ZeroMQ endpoints of that pair."""
+    return f"ipc://{pipes_dir}/{name}.ops", f"ipc://{pipes_dir}/{name}.rep"
+
+
+def control_pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected control sockets, the supervisor's (non-blocking) and the child's."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for s in (ours, theirs):
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES_MAX)
+    ours.setblocking(False)
+    return ours, theirs
+
+
+def send(sock: socket.socket, message: Message) -> bool:
+    """Send one message; False when the other side is gone or does not read (its buffer is full)."""
+    try:
+        sock.send(msgpack.packb(message), socket.MSG_NOSIGNAL)
+    except (BlockingIOError, BrokenPipeError, ConnectionError):
+        return False
+    return True
+
+
+def receive(sock: socket.socket) -> Message | None:
+    """One message, or None at end of file.
+
+    Raises:
+        BlockingIOError: when the socket is non-blocking and nothing has come.
+    """
+    try:
+        packet = sock.recv(MESSAGE_BYTES_MAX)
+    except ConnectionError:
+        return None
+    if not packet:
+        return None
+    message: Message = msgpack.unpackb(packet, strict_map_key=False)
+    return message
+
+
+def from_fd(fd: int) -> socket.socket:
+    """The child's end, from the descriptor it inherited; it is not passed on to anything the child starts."""
+    os.set_inheritable(fd, False)
+    return socket.socket(fileno=fd)
