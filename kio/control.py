@@ -34,8 +34,11 @@ twice. The worker binds both ends; the router connects.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import socket
+import struct
 from typing import Any, Final
 
 import msgpack
@@ -45,6 +48,9 @@ STATS_INTERVAL_S: Final = 0.5
 MESSAGE_BYTES_MAX: Final = 1 << 20
 
 Message = dict[str, Any]
+
+_PR_SET_PDEATHSIG: Final = 1
+_UCRED: Final = struct.Struct("iII")
 
 
 def pipe_name(worker: int, worker_incarnation: int, router_incarnation: int) -> str:
@@ -95,3 +101,17 @@ def from_fd(fd: int) -> socket.socket:
     """The child's end, from the descriptor it inherited; it is not passed on to anything the child starts."""
     os.set_inheritable(fd, False)
     return socket.socket(fileno=fd)
+
+
+def die_with_supervisor(sock: socket.socket) -> None:
+    """Have the kernel kill this process the moment its supervisor is gone; a child calls it before anything else.
+
+    `sock` is the child's control socket: its peer's credentials tell the supervisor's pid, so that a supervisor which died
+    before the call is noticed too. PR_SET_PDEATHSIG follows the thread that started the child: the supervisor's main one.
+    """
+    supervisor, _, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != supervisor:
+        os._exit(1)
