@@ -1,19 +1,30 @@
 """Builds the Cython kernel; everything else about the package stands in pyproject.toml.
 
-Sources are named through the link in kio/ so that each extension lands inside the package.
+Every `.pyx` below kio/ is one extension. Sources are named through the links in kio/, so that each extension lands
+inside the package. `depends` puts the sources into the sdist, which would otherwise hold only the C made from them.
 """
+
+from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-KERNEL = {
-    "kio.segments._kernel": ["kio/segments/_kernel.pyx"],
-    "kio.frontdoor._dispatch": ["kio/frontdoor/_dispatch.pyx"],
-}
+HEADERS = [str(path) for pattern in ("kio/*.pxd", "kio/*/*.pxd", "kio/*/*.h") for path in sorted(Path().glob(pattern))]
+
+
+def extension(source: Path) -> Extension:
+    """The extension module made from one .pyx file."""
+    return Extension(
+        ".".join(source.with_suffix("").parts),
+        [str(source)],
+        depends=[str(source), *HEADERS],
+        extra_compile_args=["-O2", "-fno-strict-aliasing"],
+    )
+
 
 setup(
     ext_modules=cythonize(
-        [Extension(name, sources, extra_compile_args=["-O2", "-fno-strict-aliasing"]) for name, sources in KERNEL.items()],
+        [extension(source) for source in sorted(Path().glob("kio/*/*.pyx"))],
         language_level=3,
         compiler_directives={"boundscheck": False, "wraparound": False, "cdivision": True, "initializedcheck": False},
     )

@@ -7,11 +7,11 @@ A value comes from the first of these that has one, and its origin is kept besid
     the TOML file       sync_interval_ms = 50         origin: the file's path
     the catalogue                                     origin "default"
 
-The fields of `Settings` are the only list of settings. `CATALOGUE` is made from them, and from it parsing, range checks,
-`kio config show`, the flags of `kio serve` and the test that compares deploy/kio.toml.
+The fields of `Settings` are the only list of settings. `CATALOGUE` is made from them, and from it parsing, range
+checks, `kio config show`, the flags of `kio serve` and the test that compares deploy/kio.toml.
 
-Invariants: a `Settings` that exists is valid (it checks itself, wherever it was made); whatever looks like a setting and is
-none is an error that names it, so that a misspelt `sync` never silently means the default.
+Invariants: a `Settings` that exists is valid (it checks itself, wherever it was made); whatever looks like a setting
+and is none is an error that names it, so that a misspelt `sync` never silently means the default.
 Not here: which file is read when none is named, and KIO_CONFIG and KIO_URL: those are the CLI's. What a data directory
 fixes for itself (seed, number of shards) stands in its identity file (segments/identity.py).
 """
@@ -283,7 +283,7 @@ def _unknown(what: str, name: str, known: list[str]) -> ConfigError:
 
 
 def _number(value: object) -> int | None:
-    """`value` as a whole number; None for whatever a person would not call one (True, 1.0, "+1", "1_0", "١")."""
+    """`value` as a whole number; None for whatever a person would not call one (True, 1.0, "+1", "1_0")."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len(str(limits.GIB)):
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
@@ -298,8 +298,8 @@ def _check_host(host: str) -> None:
         raise ConfigError(f"host is {host!r}; it must be an IP address, such as 127.0.0.1 or ::1") from None
     if not address.is_loopback:
         raise ConfigError(
-            f"host is {host!r}, which other machines can reach; kio has no authentication yet, so it listens on loopback "
-            "addresses only: set host to 127.0.0.1 or ::1, and bring remote clients in through a tunnel"
+            f"host is {host!r}, which other machines can reach; kio has no authentication yet, so it listens on "
+            "loopback addresses only: set host to 127.0.0.1 or ::1, and bring remote clients in through a tunnel"
         )
 
 

@@ -1,7 +1,7 @@
 """Control messages: what the supervisor and its children (workers, router) tell each other.
 
-Each child has one end of a SOCK_SEQPACKET socket pair; one packet is one msgpack map with a "type". End of file means that
-the other side is gone: a child then exits at once. Operations never travel here.
+Each child has one end of a SOCK_SEQPACKET socket pair; one packet is one msgpack map with a "type". End of file means
+that the other side is gone: a child then exits at once. Operations never travel here.
 
 Supervisor to worker
     configure   worker, cpu (or None), shards: [..], data, pipes_dir, seed, directory_id, sync, sync_interval_ms,
@@ -22,11 +22,12 @@ Supervisor to router
     drain       (none)                        stop taking requests, answer those in flight, exit 0
 Router to supervisor
     ready       (none)
-    stats       connections, requests, bytes_in, bytes_out, in_flight, errors: {code: n}, per_op: {op: n}, rss_bytes, cpu_s
+    stats       connections, requests, bytes_in, bytes_out, in_flight, errors: {code: n}, per_op: {op: n}, rss_bytes,
+                cpu_s
 
-The stats of a shard: state ("recovering" | "serving" | "read-only" | "failed"), reason, keys, live_bytes, dead_bytes, disk_bytes,
-segments, lsn, durable_lsn, epoch, keydir_bytes, gets, hits, misses, sets, deletes, errors, bytes_read, bytes_written,
-syncs, sync_ms_last, unsynced_bytes, sync = the mode.
+The stats of a shard: state ("recovering" | "serving" | "read-only" | "failed"), reason, keys, live_bytes, dead_bytes,
+disk_bytes, segments, lsn, durable_lsn, epoch, keydir_bytes, gets, hits, misses, sets, deletes, errors, bytes_read,
+bytes_written, syncs, sync_ms_last, unsynced_bytes, sync = the mode.
 
 Pipes are ZeroMQ PUSH/PULL over ipc. A name holds the worker, its incarnation and the router's, so it is never used
 twice. The worker binds both ends; the router connects.
@@ -106,8 +107,9 @@ def from_fd(fd: int) -> socket.socket:
 def die_with_supervisor(sock: socket.socket) -> None:
     """Have the kernel kill this process the moment its supervisor is gone; a child calls it before anything else.
 
-    `sock` is the child's control socket: its peer's credentials tell the supervisor's pid, so that a supervisor which died
-    before the call is noticed too. PR_SET_PDEATHSIG follows the thread that started the child: the supervisor's main one.
+    `sock` is the child's control socket: its peer's credentials tell the supervisor's pid, so that a supervisor which
+    died before the call is noticed too. PR_SET_PDEATHSIG follows the thread that started the child: the supervisor's
+    main one.
     """
     supervisor, _, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     libc = ctypes.CDLL(None, use_errno=True)

@@ -178,7 +178,7 @@ class ShardReadOnly(StorageError):
     """Raised for a write to a shard that stopped taking writes because the disk failed it."""
 
     code = 49
-    text = "this shard is read-only since a write or fsync failed; see \"kio status\""
+    text = 'this shard is read-only since a write or fsync failed; see "kio status"'
 
 
 class DiskFull(StorageError):
@@ -248,7 +248,9 @@ class PartialFailure(KioError):
     exit_code = 1
     text = "some keys of the batch failed"
 
-    def __init__(self, message: str = "", *, errors: Mapping[bytes, KioError] | None = None, result: Any = None) -> None:
+    def __init__(
+        self, message: str = "", *, errors: Mapping[bytes, KioError] | None = None, result: Any = None
+    ) -> None:
         super().__init__(message)
         self.errors: dict[bytes, KioError] = dict(errors or {})
         self.result = result

@@ -1,16 +1,16 @@
 """The one hash of a key, and what its bits decide.
 
-`key_hash` is XXH64 over the key's bytes, seeded by the data directory's seed and the keyspace. It is computed once, where
-the request is parsed, and carried along. Its bits, which never overlap:
+`key_hash` is XXH64 over the key's bytes, seeded by the data directory's seed and the keyspace. It is computed once,
+where the request is parsed, and carried along. Its bits, which never overlap:
 
     bits 63..32   the shard: `shard_of`
     bits 31..23   the KeyDir page   (segments/_kernel.pyx)
     bits 22..3    the KeyDir tag
     bits  2..0    unused
 
-A key that holds a `{tag}` (a brace pair with at least one byte between, first `{`, then the first `}` after it: the rule
-of Redis Cluster) takes its shard from the hash of the tag alone, so that a caller can put keys together; page and tag
-always come from the whole key: `routed_hash` is the hash that a request carries, upper half from the tag, lower from the key.
+A key that holds a `{tag}` (a brace pair with at least one byte between, first `{`, then the first `}` after it: the
+rule of Redis Cluster) takes its shard from the hash of the tag alone, so that a caller can put keys together; page and
+tag always come from the whole key: a request carries `routed_hash`, upper half from the tag, lower from the key.
 
 The seed is random per data directory and stored in it with `ALGORITHM`; whoever changes a bit here changes that string.
 The kernel computes the same in C (_xxh64.pxd); a test holds the two together.

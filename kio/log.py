@@ -37,13 +37,13 @@ _PRIORITIES: Final = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, log
 
 
 def fields(**values: object) -> str:
-    """`values` as `key=value key=value`, in the order given.
+    r"""`values` as `key=value key=value`, in the order given.
 
-    Text and bytes that hold spaces, quotes, `=` or `\\` are quoted; control characters and bytes that are not UTF-8 are
+    Text and bytes that hold spaces, quotes, `=` or `\` are quoted; control characters and bytes that are not UTF-8 are
     escaped; None is left out.
 
-    >>> fields(segment=42, took_ms=1.5, key=b"a b\\n", reason=None, ok=True)
-    'segment=42 took_ms=1.5 key="a b\\\\n" ok=true'
+    >>> fields(segment=42, took_ms=1.5, key=b"a b\n", reason=None, ok=True)
+    'segment=42 took_ms=1.5 key="a b\\n" ok=true'
     """
     return " ".join(f"{name}={_shown(value)}" for name, value in values.items() if value is not None)
 
@@ -116,7 +116,7 @@ class Log:
 class Repeats:
     """Warns about faults that may repeat without end: each at once when it is new, then once an interval with a count.
 
-    Used by one thread, whose loop calls `tick` from time to time. A fault is told apart by its verb and `fault`; the other
+    Used by one thread, whose loop calls `tick` now and then. A fault is told apart by its verb and `fault`; the other
     values of a line are those of the case that wrote it.
     """
 

@@ -1,8 +1,8 @@
 """Op batches and their replies: what crosses the pipe between a front door and a shard.
 
 One message carries all operations that one loop turn of a front door gathered for one shard; one or more messages carry
-the replies back. Both are built and read in C (_opbatch.pxd, segments/_kernel.pyx, frontdoor/_dispatch.pyx); the functions
-here are the reference, for rare operations and for tests. Integers are little-endian; nothing is padded.
+the replies back. Both are built and read in C (_opbatch.pxd, segments/_kernel.pyx, frontdoor/_dispatch.pyx); the
+functions here are the reference, for rare operations and for tests. Integers are little-endian; nothing is padded.
 
 Batch = header, `count` operations.
     offset width  header                      offset width  operation
@@ -15,8 +15,8 @@ Batch = header, `count` operations.
                                                20     4     flags, 0
                                                24           key, then value
 
-Replies = header, `count` entries. The entries of one batch may come in several messages: with sync = "always" what reads
-no fresh write is answered at once, the rest after its fdatasync. Every operation is answered exactly once.
+Replies = header, `count` entries. The entries of one batch may come in several messages: with sync = "always" what
+reads no fresh write is answered at once, the rest after its fdatasync. Every operation is answered exactly once.
     offset width  header                      offset width  entry
       0     4     magic "KOR1"                  0     4     index of the operation in its batch
       4     4     shard                         4     1     status
@@ -32,12 +32,12 @@ no fresh write is answered at once, the rest after its fdatasync. Every operatio
     16..     an error: its code in errors.py                    message in UTF-8, empty for the class's own text;
              bit 7 set: maybe_applied
 
-Operations 1 to 4 (get, set, delete, exists) have the numbers of wire.py and are executed by the kernel: get answers 1 or
-2, set 0, delete and exists 0 or 2. The rare ones go through Python, still in their order within the batch:
+Operations 1 to 4 (get, set, delete, exists) have the numbers of wire.py and are executed by the kernel: get answers 1
+or 2, set 0, delete and exists 0 or 2. The rare ones go through Python, still in their order within the batch:
     32 count    -> 3
     33 clear    -> 3, the number of keys removed
-    34 scan     value = u64 cursor, u32 limit, u8 what, prefix -> 1: u64 next cursor, then a msgpack array as in wire.py;
-                cursor 0 begins, next cursor 0 ends
+    34 scan     value = u64 cursor, u32 limit, u8 what, prefix -> 1: u64 next cursor, then a msgpack array as in
+                wire.py; cursor 0 begins, next cursor 0 ends
     35 stats    -> 1: a msgpack map
 Batches and replies come from processes of the same version on the same machine, yet every length is bounded before use.
 """
@@ -81,7 +81,7 @@ class Operation(NamedTuple):
 class Reply(NamedTuple):
     """One entry of a replies message."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     status: int
     payload: bytes
 

@@ -3,14 +3,15 @@
 This docstring is the protocol's only description; a client in another language can be written from it.
 
 Framing
-    Every message, both ways, is a frame: a 4-byte big-endian length N, then N bytes that hold exactly one msgpack array.
-    A frame is at most `frame_bytes_max` long (told in the hello's answer; 4 KiB before the hello). A longer one is skipped
-    and answered with FrameTooLarge (its request id is read from its first bytes); one longer than 256 MiB, or one that is
-    not a msgpack array, is a protocol error: the daemon answers with request id 0 and closes the connection.
+    Every message, both ways, is a frame: a 4-byte big-endian length N, then N bytes that hold exactly one msgpack
+    array. A frame is at most `frame_bytes_max` long (told in the hello's answer; 4 KiB before the hello). A longer one
+    is skipped and answered with FrameTooLarge (its request id is read from its first bytes); one longer than 256 MiB,
+    or one that is not a msgpack array, is a protocol error: the daemon answers with request id 0 and closes the
+    connection.
 
 Requests    [id, op, deadline_ms, ...arguments]
-    id           unsigned integer below 2**63, chosen by the client; the reply carries it. Unique among the requests that
-                 the client has in flight; the daemon does not check that.
+    id           unsigned integer below 2**63, chosen by the client; the reply carries it. Unique among the requests
+                 that the client has in flight; the daemon does not check that.
     op           unsigned integer, see the table.
     deadline_ms  the time that is left for the whole request, counted from its arrival; 0 is none. Past it the daemon
                  answers Timeout; an operation that has not reached its worker by then is not executed.
