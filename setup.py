@@ -1,7 +1,8 @@
 """Builds the Cython kernel; everything else about the package stands in pyproject.toml.
 
-Every `.pyx` below kio/ is one extension. Sources are named through the links in kio/, so that each extension lands
-inside the package. `depends` puts the sources into the sdist, which would otherwise hold only the C made from them.
+Every `.pyx` below kio/ is one extension; its compiler directives stand in its first lines. Sources and headers are
+named through the links in kio/, so that each extension lands inside the package, and an sdist, which has no links,
+builds too. `depends` puts them into the sdist, which would otherwise hold only the C made from them.
 """
 
 from pathlib import Path
@@ -17,15 +18,10 @@ def extension(source: Path) -> Extension:
     return Extension(
         ".".join(source.with_suffix("").parts),
         [str(source)],
+        include_dirs=["kio/segments"],
         depends=[str(source), *HEADERS],
         extra_compile_args=["-O2", "-fno-strict-aliasing"],
     )
 
 
-setup(
-    ext_modules=cythonize(
-        [extension(source) for source in sorted(Path().glob("kio/*/*.pyx"))],
-        language_level=3,
-        compiler_directives={"boundscheck": False, "wraparound": False, "cdivision": True, "initializedcheck": False},
-    )
-)
+setup(ext_modules=cythonize([extension(source) for source in sorted(Path().glob("kio/*/*.pyx"))]))

@@ -182,7 +182,7 @@ class Settings:
     )
     max_connections: int = _setting(
         limits.CONNECTIONS_MAX,
-        "How many clients may be connected at once; one more is closed at once.",
+        "How many clients may be connected; one more is closed at once.",
         low=1,
         high=1_000_000,
     )
