@@ -1,8 +1,8 @@
 """Builds the Cython kernel; everything else about the package stands in pyproject.toml.
 
-Every `.pyx` below kio/ is one extension; its compiler directives stand in its first lines. Sources and headers are
-named through the links in kio/, so that each extension lands inside the package, and an sdist, which has no links,
-builds too. `depends` puts them into the sdist, which would otherwise hold only the C made from them.
+Every `.pyx` below kio/ is one extension. Sources and headers are named through the links in kio/, so that each
+extension lands inside the package, and an sdist, which has no links, builds too. `depends` puts them into the sdist,
+which would otherwise hold only the C made from them.
 """
 
 from pathlib import Path
@@ -24,4 +24,16 @@ def extension(source: Path) -> Extension:
     )
 
 
-setup(ext_modules=cythonize([extension(source) for source in sorted(Path().glob("kio/*/*.pyx"))]))
+setup(
+    ext_modules=cythonize(
+        [extension(source) for source in sorted(Path().glob("kio/*/*.pyx"))],
+        # The kernel checks bounds itself, once for each buffer.
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "cdivision": True,
+            "initializedcheck": False,
+        },
+    )
+)
