@@ -1,0 +1,125 @@
+# The operations of one shard: the batch that is being built, and the batches whose replies have not all come.
+#
+# Invariants:
+#   * batch ids of a shard rise by one and are never used again, so a late reply of a dead worker meets no batch;
+#   * `in_flight[id % capacity]` is the batch of that id while first_id <= id < next_id, NULL once it is answered;
+#   * `operations` and `bytes` count what was queued or sent and is not answered: the shard's credit.
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from kio._opbatch cimport BATCH_MAGIC, Header, Operation
+from kio.frontdoor._buffer cimport Buffer, allocate, buffer_append, buffer_free, buffer_reserve, release, resize
+from kio.frontdoor._request cimport Request
+
+cdef struct Slot:
+    Request* request        # NULL once the operation is answered
+    uint32_t position       # among the results of its request
+    uint32_t bytes
+
+cdef struct Batch:
+    uint64_t id
+    uint64_t turn           # when it was built; sent when a later turn has begun
+    uint32_t count
+    uint32_t capacity
+    uint32_t answered
+    Slot* slots
+
+cdef struct Shard:
+    bint is_up
+    Batch* building         # NULL when nothing is queued
+    Buffer message          # of the batch that is being built
+    uint64_t first_id
+    uint64_t next_id
+    size_t capacity         # of in_flight, a power of 2
+    Batch** in_flight
+    size_t operations
+    size_t bytes
+
+
+cdef inline void batch_free(Batch* batch) noexcept nogil:
+    if batch != NULL:
+        release(batch.slots)
+        release(batch)
+
+
+cdef inline void batch_begin(Shard* shard, uint64_t turn) noexcept nogil:
+    cdef Batch* batch = <Batch*>allocate(sizeof(Batch))
+    memset(batch, 0, sizeof(Batch))
+    batch.turn = turn
+    buffer_reserve(&shard.message, sizeof(Header))
+    shard.message.end += sizeof(Header)
+    shard.building = batch
+
+
+cdef inline void batch_add(Shard* shard, Request* request, uint32_t position, Operation* head, const uint8_t* key,
+                           const uint8_t* value) noexcept nogil:
+    cdef Batch* batch = shard.building
+    cdef Slot* slot
+    cdef uint32_t n = <uint32_t>sizeof(Operation) + head.key_length + head.value_length
+    cdef uint8_t* p = buffer_reserve(&shard.message, n)
+    memcpy(p, head, sizeof(Operation))
+    memcpy(p + sizeof(Operation), key, head.key_length)
+    if head.value_length:
+        memcpy(p + sizeof(Operation) + head.key_length, value, head.value_length)
+    shard.message.end += n
+    if batch.count == batch.capacity:
+        batch.capacity = 2 * batch.capacity + 8
+        batch.slots = <Slot*>resize(batch.slots, batch.capacity * sizeof(Slot))
+    slot = &batch.slots[batch.count]
+    slot.request = request
+    slot.position = position
+    slot.bytes = n
+    batch.count += 1
+    shard.operations += 1
+    shard.bytes += n
+
+
+cdef inline void batch_seal(Shard* shard, uint32_t number) noexcept nogil:
+    # The batch under construction gets its id and its header and stands in flight; `message` is whole, to be copied.
+    cdef Batch* batch = shard.building
+    cdef Header header
+    cdef Batch** wider
+    cdef size_t capacity
+    cdef uint64_t id
+    if shard.next_id - shard.first_id == shard.capacity:
+        capacity = 2 * shard.capacity if shard.capacity else 16
+        wider = <Batch**>allocate(capacity * sizeof(Batch*))
+        for id in range(shard.first_id, shard.next_id):
+            wider[id & (capacity - 1)] = shard.in_flight[id & (shard.capacity - 1)]
+        release(shard.in_flight)
+        shard.in_flight = wider
+        shard.capacity = capacity
+    batch.id = shard.next_id
+    shard.next_id += 1
+    shard.in_flight[batch.id & (shard.capacity - 1)] = batch
+    shard.building = NULL
+    header.magic = BATCH_MAGIC
+    header.shard = number
+    header.batch_id = batch.id
+    header.count = batch.count
+    header.reserved = 0
+    memcpy(shard.message.data + shard.message.start, &header, sizeof(Header))
+
+
+cdef inline Batch* batch_find(Shard* shard, uint64_t id) noexcept nogil:
+    if id < shard.first_id or id >= shard.next_id:
+        return NULL
+    return shard.in_flight[id & (shard.capacity - 1)]
+
+
+cdef inline void batch_answered(Shard* shard, Batch* batch) noexcept nogil:
+    # Every operation of the batch was answered.
+    shard.in_flight[batch.id & (shard.capacity - 1)] = NULL
+    batch_free(batch)
+    while shard.first_id < shard.next_id and shard.in_flight[shard.first_id & (shard.capacity - 1)] == NULL:
+        shard.first_id += 1
+
+
+cdef inline void shard_free(Shard* shard) noexcept nogil:
+    cdef uint64_t id
+    for id in range(shard.first_id, shard.next_id):
+        batch_free(shard.in_flight[id & (shard.capacity - 1)])
+    batch_free(shard.building)
+    buffer_free(&shard.message)
+    release(shard.in_flight)
+    shard.in_flight = NULL
