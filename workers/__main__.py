@@ -1,8 +1,8 @@
 """The start of a worker process: `python -m kio.workers --control-fd N`, run by the supervisor and by nobody else.
 
 In this order: die with the supervisor; take `configure`; pin to the one core; recover the shards; say `ready`; loop.
-A shard whose store is corrupt, or no kio directory, or too new, is served as a FailedShard, so that the worker's other shards
-go on; any other error ends the process with a `failed` message, and the supervisor tries again with back-off.
+A shard whose store is corrupt, or no kio directory, or too new, is served as a FailedShard, so that the worker's other
+shards go on; any other error ends the process with a `failed` message, and the supervisor tries again with back-off.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> int:
     try:
         _pin(configure["cpu"])
         shards = _open_shards(sock, configure)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the supervisor is to hear of it
         _log.exception("start failed", worker=configure["worker"])
         control.send(sock, {"type": "failed", "error": type(error).__name__, "message": str(error)})
         return 1
@@ -98,9 +98,7 @@ def _open_shards(sock: socket.socket, configure: control.Message) -> dict[int, S
     return shards
 
 
-def _open_when_unlocked(
-    path: Path, directory: identity.DirectoryIdentity, number: int, options: StoreOptions
-) -> Store:
+def _open_when_unlocked(path: Path, directory: identity.DirectoryIdentity, number: int, options: StoreOptions) -> Store:
     deadline = time.monotonic() + LOCK_WAIT_S
     while True:
         try:

@@ -2,9 +2,9 @@
 
 A worker has two: one for syncs, which acknowledgements wait for, and one for background jobs, which nothing waits for.
 Jobs go in through a queue and come out, run, through another; `wake` is called after each.
-Invariants: a helper runs one job at a time, in the order given; what a job leaves behind is taken over by the loop's thread
-(`Store.finish`), so a store needs no lock. A job never raises; should one do so, the process ends (see `__main__`), because a
-sync thread that died unseen would let unsynced bytes grow for ever.
+Invariants: a helper runs one job at a time, in the order given; what a job leaves behind is taken over by the loop's
+thread (`Store.finish`), so a store needs no lock. A job never raises; should one do so, the process ends (see
+`__main__`), because a sync thread that died unseen would let unsynced bytes grow for ever.
 """
 
 from __future__ import annotations

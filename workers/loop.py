@@ -1,11 +1,11 @@
 """The worker's loop: it carries batches, jobs and control messages between the sockets, the shards and the helpers.
 
-One thread, one epoll. A turn takes at most BATCHES_PER_TURN batches or BYTES_PER_TURN bytes of them, then starts the jobs
-that the shards want, then looks at everything else, so that a busy pipe starves neither a sync nor the supervisor.
-Invariants: only this thread touches a shard; nothing here waits for the router, the supervisor or the disk; every batch that
-was taken out of the pipe is answered on that pipe or dropped with it.
-Ends: `drain` or SIGTERM: what is in the pipe is answered, the stores are closed, exit 0. End of file on the control socket: the
-supervisor is gone, the process ends on the spot, and the log is good as it is.
+One thread, one epoll. A turn takes at most BATCHES_PER_TURN batches or BYTES_PER_TURN bytes of them, then starts the
+jobs that the shards want, then looks at everything else, so that a busy pipe starves neither a sync nor the supervisor.
+Invariants: only this thread touches a shard; nothing here waits for the router, the supervisor or the disk; every batch
+that was taken out of the pipe is answered on that pipe or dropped with it.
+Ends: `drain` or SIGTERM: what is in the pipe is answered, the stores are closed, exit 0. End of file on the control
+socket: the supervisor is gone, the process ends on the spot, and the log is good as it is.
 """
 
 from __future__ import annotations

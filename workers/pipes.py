@@ -1,6 +1,7 @@
 """The pair of ZeroMQ pipes between this worker and one router.
 
-Owns: a PULL socket that operations come in by, a PUSH socket that replies leave by, and the replies that could not leave yet.
+Owns: a PULL socket that operations come in by, a PUSH socket that replies leave by, and the replies that could not
+leave yet.
 Invariants:
   * nothing here blocks: sends do not wait, and high-water marks are off, since the router bounds what is in flight;
   * a pair serves one incarnation of the worker and one of the router and is then closed with all it holds, so that no
@@ -74,7 +75,7 @@ class Pipes:
     def flush(self) -> None:
         """Send what waits, as far as the router takes it; to be called when `push_fd` is readable."""
         # Reading the events is what makes ZeroMQ look at its descriptor and quieten it.
-        while self._push.getsockopt(zmq.EVENTS) & zmq.POLLOUT and self._unsent:
+        while int(self._push.getsockopt(zmq.EVENTS)) & zmq.POLLOUT and self._unsent:
             self._push.send(self._unsent.popleft(), zmq.NOBLOCK)
 
     def close(self, linger_ms: int = 0) -> None:

@@ -1,14 +1,14 @@
 """One shard: what happens to a batch, when its replies may leave, and when the log wants a sync.
 
-Sans-I/O: a function of (state, event, now). The loop brings batches and finished jobs, and carries away replies and jobs;
-`now` is the monotonic clock in seconds.
+Sans-I/O: a function of (state, event, now). The loop brings batches and finished jobs, and carries away replies and
+jobs; `now` is the monotonic clock in seconds.
 
 The three modes:
-    always    a sync is wanted as soon as something is unsynced and no sync is under way. The store parks the replies that
-              depend on it with the LSN they wait for; they leave when `durable_lsn` has reached it. A sync covers what was
-              written before it *started*, so a write that arrives during one waits for the next.
-    interval  a sync is wanted `interval_s` after the first write that no started sync covers, or when SYNC_BYTES_MAX are
-              unsynced. An idle shard wants none.
+    always    a sync is wanted as soon as something is unsynced and no sync is under way. The store parks the replies
+              that depend on it with the LSN they wait for; they leave when `durable_lsn` has reached it. A sync covers
+              what was written before it *started*, so a write that arrives during one waits for the next.
+    interval  a sync is wanted `interval_s` after the first write that no started sync covers, or when SYNC_BYTES_MAX
+              are unsynced. An idle shard wants none.
     os        never here; a segment is made durable when it is sealed.
 
 Invariants:
@@ -238,7 +238,9 @@ def refuse(batch: bytes, error: KioError) -> bytes:
     if count * opbatch.OPERATION.size > len(batch):
         raise ProtocolError(f"an op batch of {len(batch)} bytes cannot hold {count} operations")
     message = str(error).encode()[:MESSAGE_BYTES_MAX]
-    return opbatch.encode_replies(shard, batch_id, (opbatch.Reply(index, error.code, message) for index in range(count)))
+    return opbatch.encode_replies(
+        shard, batch_id, (opbatch.Reply(index, error.code, message) for index in range(count))
+    )
 
 
 def _never_durable(replies: bytes) -> bytes:

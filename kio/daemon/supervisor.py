@@ -1,0 +1,333 @@
+"""The supervisor: it starts the daemon, keeps it running, and stops it in order.
+
+`serve` is the assembly: lock, identity, cores, sockets, children, doors. `Supervisor` is the loop: one thread, which is
+the main one, and nothing in it waits but `select`.
+Invariants:
+  * only the holder of DATA/LOCK reaches anything else of the directory, and it keeps the lock until every child has
+    ended;
+  * the listening sockets are open from before the first child starts until the ordered stop.
+Crash: the children die with this process (PR_SET_PDEATHSIG, and end of file on their control sockets); locks, ports and
+the pipes' directory are free for the next start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from kio import __version__, config, limits, log
+from kio.clock import monotonic_s
+from kio.daemon import banner, cpus, listeners
+from kio.daemon.children import Lifecycle
+from kio.daemon.fleet import Child, Fleet, Worker
+from kio.daemon.http import AdminDoor
+from kio.daemon.notify import Notifier
+from kio.daemon.process import ChildProcess
+from kio.daemon.topology import snapshot, topology
+from kio.errors import ConfigError, DirectoryInvalid
+from kio.limits import MIB
+from kio.segments import disk, identity
+
+#: The loop turns at least this often: the admin door calls the daemon healthy by it.
+TURN_S: Final = 1.0
+#: While a child does not take its messages, they are offered again this often.
+UNSENT_TURN_S: Final = 0.05
+#: The router learns the topology when it changes, and this often for what grows by itself.
+TOPOLOGY_INTERVAL_S: Final = 1.0
+
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+_log = log.Log(__name__)
+
+
+def serve(loaded: config.Loaded) -> int:
+    """Run the daemon in this process until it is told to stop; the exit code.
+
+    To be called from the main thread. Takes SIGTERM, SIGINT and SIGHUP as the wish to stop; a second one hastens it.
+
+    Raises:
+        DirectoryInUse: when another daemon serves this data directory.
+        DirectoryInvalid, FormatTooNew: when it is not a directory that this version can serve.
+        ConfigError: when a setting contradicts the directory, or an address cannot be bound.
+    """
+    settings = loaded.settings
+    log.configure(settings.log_level, settings.log_format)
+    os.umask(0o077)  # whatever the daemon makes is its owner's alone
+    with contextlib.ExitStack() as stack:
+        data = _prepare(settings.data)
+        stack.callback(disk.lock_file(data / "LOCK").release)
+        cores = cpus.allowed_cpus()
+        wanted = cpus.pick_workers(settings.workers, min(len(cores), cpus.quota_cpus() or len(cores)))
+        directory = _identity(data, settings, wanted)
+        workers = min(wanted, directory.shards)
+
+        doors = stack.enter_context(listeners.Doors.opened(settings))
+        pipes = listeners.PipesDirectory(data / "run")
+        stack.callback(pipes.close)
+        placed = cpus.place_workers(workers, cores)
+        dealt = cpus.deal_shards(directory.shards, workers)
+
+        now = monotonic_s()
+        common = {"pipes_dir": pipes.address, "seed": directory.seed, "max_value_bytes": settings.max_value_bytes}
+        common |= {"log_level": settings.log_level, "log_format": settings.log_format}
+        router = Child(
+            "router",
+            "kio.router",
+            _configure_router(settings, directory, doors) | common,
+            Lifecycle(now=now, breaks=False),
+        )
+        supervisor = Supervisor(
+            router,
+            [
+                Worker(
+                    f"worker {number}",
+                    "kio.workers",
+                    _configure_worker(settings, directory, data, number, placed[number], dealt[number]) | common,
+                    Lifecycle(now=now),
+                    number=number,
+                    cpu=placed[number],
+                    shards=dealt[number],
+                )
+                for number in range(workers)
+            ],
+            doors,
+            pipes,
+            {name: os.fspath(value) if isinstance(value, Path) else value for name, value in settings.items()},
+        )
+        stack.enter_context(_announced(pipes.path / "daemon.json", doors))
+        banner.started(settings, doors.url, doors.http_url, workers, directory.shards, placed)
+        return supervisor.run()
+
+
+def _prepare(path: Path) -> Path:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return path.resolve(strict=True)
+    except OSError as error:
+        raise DirectoryInvalid(f"data directory {path} cannot be made or entered: {error.strerror}") from error
+
+
+def _identity(data: Path, settings: config.Settings, workers: int) -> identity.DirectoryIdentity:
+    directory, is_new = identity.create_or_load(data, settings.shards or workers)
+    if settings.shards not in (0, directory.shards):
+        raise ConfigError(
+            f"shards is {settings.shards}, but {data} was made with {directory.shards} and keeps that number; "
+            "leave shards out, or start with a new directory"
+        )
+    if is_new:
+        _log.info("data directory made", data=data, shards=directory.shards)
+    return directory
+
+
+def _configure_worker(
+    settings: config.Settings,
+    directory: identity.DirectoryIdentity,
+    data: Path,
+    number: int,
+    cpu: int,
+    shards: list[int],
+) -> dict[str, Any]:
+    return {
+        "type": "configure",
+        "worker": number,
+        "cpu": cpu,
+        "shards": shards,
+        "data": os.fspath(data),
+        "directory_id": directory.directory_id,
+        "sync": settings.sync,
+        "sync_interval_ms": settings.sync_interval_ms,
+        "segment_bytes": settings.segment_mib * MIB,
+        "open_segments": settings.open_segments,
+    }
+
+
+def _configure_router(
+    settings: config.Settings, directory: identity.DirectoryIdentity, doors: listeners.Doors
+) -> dict[str, Any]:
+    return {
+        "type": "configure",
+        "shards": directory.shards,
+        "listeners": doors.inherited,
+        "server": f"kio/{__version__}",
+        "max_connections": settings.max_connections,
+        "shard_operations_max": limits.SHARD_OPERATIONS_MAX,
+        "shard_bytes_max": limits.SHARD_BYTES_MAX,
+    }
+
+
+@contextlib.contextmanager
+def _announced(path: Path, doors: listeners.Doors) -> Iterator[None]:
+    """DATA/run/daemon.json, by which a program that knows the directory finds the ports; it is there while we serve."""
+    partial = path.with_suffix(".tmp")
+    partial.write_text(json.dumps({"pid": os.getpid(), "url": doors.url, "http": doors.http_url}) + "\n")
+    partial.rename(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+class Supervisor:
+    """The loop over the children's control sockets, the signals and the timers.
+
+    Args:
+        router, workers: the children to run, none of them started.
+        doors: the listening sockets.
+        pipes: where pipes are bound.
+        settings: the effective settings, as status shows them.
+    """
+
+    def __init__(
+        self,
+        router: Child,
+        workers: Sequence[Worker],
+        doors: listeners.Doors,
+        pipes: listeners.PipesDirectory,
+        settings: Mapping[str, Any],
+    ) -> None:
+        # Set once.
+        self._doors = doors
+        self._pipes = pipes
+        self._settings = settings
+        self._notifier = Notifier(os.environ)
+        self._started_at = monotonic_s()
+        self._selector = selectors.DefaultSelector()
+        self._fleet = Fleet(router, workers, self._spawn, pipes.remove)
+        self._signal_fd, self._signal_write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._admin = AdminDoor(doors.http)
+        # Changed by the loop.
+        self._processes: dict[Child, ChildProcess] = {}
+        self._is_stopping = False
+        self._is_ready = False
+        self._changes_published = -1
+        self._topology_at = 0.0
+        self._watchdog_at = 0.0
+
+    def run(self) -> int:
+        """Serve until told to stop, and until every child has ended; the exit code."""
+        with self._signals(), self._admin:
+            self._selector.register(self._signal_fd, selectors.EVENT_READ)
+            try:
+                while not (self._is_stopping and self._fleet.is_stopped):
+                    self._turn()
+            finally:
+                self._fleet.kill()
+        _log.info("kio serve: stopped", uptime_s=round(monotonic_s() - self._started_at, 1))
+        self._notifier.close()
+        self._selector.close()
+        return 0
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Every signal becomes a byte that wakes the loop."""
+        before = {number: signal.signal(number, lambda *_: None) for number in (*_STOP_SIGNALS, signal.SIGCHLD)}
+        fd_before = signal.set_wakeup_fd(self._signal_write_fd, warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(fd_before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.close(self._signal_fd)
+            os.close(self._signal_write_fd)
+
+    def _turn(self) -> None:
+        for key, _ in self._selector.select(self._timeout_s()):
+            if key.data is None:
+                self._take_signals()
+            else:
+                self._fleet.receive(key.data, monotonic_s())
+        now = monotonic_s()
+        self._fleet.turn(now)
+        self._tend_processes()
+        self._publish(now)
+        if self._notifier.watchdog_s is not None and now >= self._watchdog_at:
+            self._watchdog_at = now + self._notifier.watchdog_s
+            self._notifier.watchdog()
+
+    def _timeout_s(self) -> float:
+        if any(process.has_unsent for process in self._processes.values()):
+            return UNSENT_TURN_S
+        now = monotonic_s()
+        times = [now + TURN_S]
+        if self._notifier.watchdog_s is not None:
+            times.append(self._watchdog_at)
+        wake_at = self._fleet.wake_at()
+        if wake_at is not None:
+            times.append(wake_at)
+        return max(0.0, min(times) - now)
+
+    def _take_signals(self) -> None:
+        now = monotonic_s()
+        numbers = os.read(self._signal_fd, 64)
+        if signal.SIGCHLD in numbers:
+            self._fleet.reap(now)
+        for number in numbers:
+            if number in _STOP_SIGNALS:
+                _log.info("kio serve: stop", signal=signal.Signals(number).name)
+                self._is_stopping = True
+                self._notifier.stopping()
+                self._fleet.stop(now)
+
+    # --- children
+
+    def _spawn(self, child: Child) -> ChildProcess:
+        inherited = list(self._pipes.inherited_fds)
+        if child is self._fleet.router:
+            inherited += [door["fd"] for door in self._doors.inherited]
+        process = ChildProcess(child.module, inherited, os.environ)
+        self._processes[child] = process
+        self._selector.register(process.control, selectors.EVENT_READ, child)
+        return process
+
+    def _tend_processes(self) -> None:
+        """Send what waits, and look no longer at sockets that are at their end."""
+        for child, process in list(self._processes.items()):
+            process.flush()
+            if child.process is not process or not child.is_connected:
+                self._selector.unregister(process.control)
+                del self._processes[child]
+                if child.process is not process:
+                    process.close()
+
+    # --- what others see
+
+    def _publish(self, now: float) -> None:
+        fleet = self._fleet
+        facts = topology(
+            fleet,
+            version=__version__,
+            pid=os.getpid(),
+            uptime_s=now - self._started_at,
+            ports=self._doors.ports,
+            settings=self._settings,
+        )
+        self._admin.publish(snapshot(fleet, facts), now)
+        is_changed = fleet.changes != self._changes_published
+        if not is_changed and now < self._topology_at:
+            return
+        self._topology_at = now + TOPOLOGY_INTERVAL_S
+        self._changes_published = fleet.changes
+        if fleet.router.process is not None:
+            fleet.router.process.post({"type": "topology", "status": facts})
+        if is_changed:
+            self._tell_state()
+
+    def _tell_state(self) -> None:
+        if self._is_stopping or not self._fleet.is_settled:
+            return
+        down = [shard["shard"] for shard in self._admin.snapshot.not_serving() if "shard" in shard]
+        shards = len(self._admin.snapshot.shards)
+        status = f"serving {shards - len(down)} of {shards} shards at {self._doors.url}"
+        if self._is_ready:
+            self._notifier.status(status)
+            return
+        self._is_ready = True
+        self._notifier.ready(status)
+        banner.ready(self._doors.url, shards, down, monotonic_s() - self._started_at)
