@@ -1,0 +1,1 @@
+"""What can be held by a test about the tree itself: layout, names, banned calls, documentation, weight of imports."""
