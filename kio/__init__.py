@@ -32,8 +32,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kio import aio as aio
-    from kio import errors as errors
+    import kio.aio as aio
+    import kio.errors as errors
     from kio.client import connect as connect
     from kio.errors import KioError as KioError
 
