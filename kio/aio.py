@@ -1,0 +1,293 @@
+"""The asyncio client: the methods of the blocking one, awaited.
+
+    async with kio.aio.connect("kio://127.0.0.1:7400") as db:
+        await db.set("greeting", b"hello")
+        async for key in db.keys("user:"):
+            ...
+
+All tasks share one connection: each request carries an id, so that many are under way at once, what one turn of the
+loop asks goes out in one write, and a cancelled task takes nothing from the others. A client belongs to the event loop
+that opened it. What the methods ask, and what they do with failures, is shared with the blocking client (kio.client).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, overload
+
+from kio.client import arguments, options
+from kio.client.arguments import K, Key, Value
+from kio.client.blocking import PAGE_KEYS
+from kio.client.calls import Calls
+from kio.client.multiplexer import Multiplexer, open_multiplexer
+from kio.client.options import UNSET, Options, Unset
+from kio.client.pipeline import Queue
+from kio.client.plans import Plan, Round
+from kio.client.protocol import Limits, Reply, Request
+from kio.client.retry import Deadline
+from kio.errors import KioError, RequestError, Timeout
+
+R = TypeVar("R")
+
+
+def connect(
+    url: str = "kio://127.0.0.1:7400",
+    *,
+    timeout: float | Unset | None = UNSET,
+    connect_timeout: float | Unset = UNSET,
+    retries: bool | Unset = UNSET,
+    keyspace: int | Unset = UNSET,
+) -> Client:
+    """A client of the daemon at `url`, to be opened by `async with`; or by `await`, and closed by `await db.close()`.
+
+    The arguments are those of `kio.connect`; there is always one connection. Opening it raises ConnectionLost when no
+    daemon answers, and ProtocolError when what answers is not kio.
+
+    Raises:
+        ConfigError: when the URL or an option is wrong.
+    """
+    return Client(
+        options.parse(url, timeout=timeout, connect_timeout=connect_timeout, retries=retries, keyspace=keyspace)
+    )
+
+
+class Link:
+    """The connection of a client and of those made from it by `with_options`; made again when it breaks."""
+
+    def __init__(self, settings: Options) -> None:
+        self._options = settings
+        self._current: Multiplexer | None = None
+        self._opening: asyncio.Task[Multiplexer] | None = None
+        self._is_closed = False
+        #: What the daemon told last.
+        self.limits = Limits()
+
+    async def take(self, deadline: Deadline) -> Multiplexer:
+        """A connection that works as far as one knows; tasks that wait for a new one wait for the same.
+
+        Raises:
+            ConnectionLost, ProtocolError: when none can be made.
+            Timeout: when `deadline` passed first.
+            RequestError: when the client is closed.
+        """
+        if self._is_closed:
+            raise RequestError("this client is closed")
+        if self._current is not None and self._current.error is None:
+            return self._current
+        if self._opening is None:
+            self._opening = asyncio.get_running_loop().create_task(self._open())
+            self._opening.add_done_callback(self._opened)
+        opening = self._opening
+        left_s = deadline.left_s()
+        await asyncio.wait([opening], timeout=None if left_s == math.inf else max(0.0, left_s))
+        if not opening.done():
+            raise Timeout(f"no connection to {self._options.url} could be made in time")
+        if opening.cancelled():
+            raise RequestError("this client is closed")
+        error = opening.exception()
+        if isinstance(error, KioError):
+            raise error
+        return opening.result()
+
+    async def close(self) -> None:
+        """Close the connection; whoever asks later gets a RequestError."""
+        self._is_closed = True
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
+        if self._current is not None:
+            await self._current.close()
+
+    async def _open(self) -> Multiplexer:
+        if self._current is not None:
+            await self._current.close()
+        self._current = await open_multiplexer(self._options)
+        self.limits = self._current.limits
+        return self._current
+
+    def _opened(self, task: asyncio.Task[Multiplexer]) -> None:
+        self._opening = None
+        if not task.cancelled():
+            task.exception()  # those who wait for it have it; nobody may be left to
+
+
+class Client:
+    """A connection to a kio daemon, made by `kio.aio.connect`; keys, values and errors as in `kio.client.Client`."""
+
+    def __init__(self, settings: Options, link: Link | None = None) -> None:
+        self._options = settings
+        self._link = link or Link(settings)
+        self._calls = Calls(settings, lambda: self._link.limits)
+
+    async def open(self) -> Client:
+        """Connect, if there is no connection."""
+        await self._link.take(Deadline(self._options.timeout))
+        return self
+
+    async def close(self) -> None:
+        """Close the connection; calls of other tasks that are under way fail with ConnectionLost or RequestError."""
+        await self._link.close()
+
+    def __await__(self) -> Generator[Any, None, Client]:
+        return self.open().__await__()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<kio asyncio client of {self._options.url}>"
+
+    def with_options(
+        self,
+        *,
+        timeout: float | Unset | None = UNSET,
+        retries: bool | Unset = UNSET,
+        keyspace: int | Unset = UNSET,
+    ) -> Client:
+        """The same client with other options: it shares the connection, and closing one closes both."""
+        changed = options.changed(self._options, timeout=timeout, retries=retries, keyspace=keyspace)
+        return Client(changed, self._link)
+
+    async def get(self, key: Key) -> bytes | None:
+        """The value of `key`, or None where there is none."""
+        return await self._run(self._calls.get(key))
+
+    async def set(self, key: Key, value: Value) -> None:
+        """Store `value` under `key`, in the place of what was there."""
+        await self._run(self._calls.set(key, value))
+
+    async def delete(self, key: Key) -> bool:
+        """Remove `key`; whether it was there. After a lost reply the retry may say False for what this call removed."""
+        return await self._run(self._calls.delete(key))
+
+    async def exists(self, key: Key) -> bool:
+        """Whether `key` is there."""
+        return await self._run(self._calls.exists(key))
+
+    async def get_many(self, keys: Iterable[K]) -> dict[K, bytes]:
+        """The values of those of `keys` that are there; as `kio.client.Client.get_many`."""
+        return await self._run(self._calls.get_many(keys))
+
+    async def set_many(self, pairs: Mapping[K, Value] | Iterable[tuple[K, Value]]) -> int:
+        """Store all `pairs`; their number; as `kio.client.Client.set_many`."""
+        return await self._run(self._calls.set_many(pairs))
+
+    async def delete_many(self, keys: Iterable[Key]) -> int:
+        """Remove `keys`; how many were there."""
+        return await self._run(self._calls.delete_many(keys))
+
+    async def exists_many(self, keys: Iterable[K]) -> dict[K, bool]:
+        """Each of `keys`, and whether it is there."""
+        return await self._run(self._calls.exists_many(keys))
+
+    async def count(self) -> int:
+        """The number of keys in this keyspace."""
+        return await self._run(self._calls.count())
+
+    async def clear(self) -> int:
+        """Remove all keys of this keyspace; how many there were."""
+        return await self._run(self._calls.clear())
+
+    @overload
+    def scan(
+        self, prefix: Key = b"", *, values: Literal[True] = True, limit: int = PAGE_KEYS
+    ) -> AsyncIterator[tuple[bytes, bytes]]: ...
+    @overload
+    def scan(self, prefix: Key = b"", *, values: Literal[False], limit: int = PAGE_KEYS) -> AsyncIterator[bytes]: ...
+    def scan(self, prefix: Key = b"", *, values: bool = True, limit: int = PAGE_KEYS) -> AsyncIterator[Any]:
+        """Iterate over what begins with `prefix`; as `kio.client.Client.scan`."""
+        return self._pages(arguments.prefix(prefix), arguments.scan_limit(limit), values)
+
+    def keys(self, prefix: Key = b"") -> AsyncIterator[bytes]:
+        """Iterate over the keys that begin with `prefix`."""
+        return self.scan(prefix, values=False)
+
+    def values(self, prefix: Key = b"") -> AsyncIterator[bytes]:
+        """Iterate over the values of the keys that begin with `prefix`."""
+        found = self.scan(prefix)
+        return (value async for _, value in found)
+
+    def items(self, prefix: Key = b"") -> AsyncIterator[tuple[bytes, bytes]]:
+        """Iterate over the (key, value) pairs whose key begins with `prefix`."""
+        return self.scan(prefix)
+
+    async def stats(self) -> dict[str, Any]:
+        """What the daemon tells of itself: the fields of `kio status --json`."""
+        return await self._run(self._calls.stats())
+
+    async def ping(self) -> float:
+        """The seconds of one round trip to the daemon."""
+        started_s = time.perf_counter()
+        await self._run(self._calls.ping())
+        return time.perf_counter() - started_s
+
+    def pipeline(self, *, raise_on_error: bool = True) -> Pipeline:
+        """Queue operations and send them at once, in order; as `kio.client.Client.pipeline`, with `async with`."""
+
+        def send(requests: list[Request], keys: list[Key]) -> Coroutine[Any, Any, list[Any]]:
+            return self._run(self._calls.pipeline(requests, keys))
+
+        return Pipeline(send, self._options.keyspace, raise_on_error)
+
+    async def _pages(self, prefix: Key, limit: int, values: bool) -> AsyncIterator[Any]:
+        cursor = b""
+        while True:
+            cursor, page = await self._run(self._calls.page(cursor, prefix, limit, values))
+            for each in page:
+                yield each
+            if not cursor:
+                return
+
+    async def _run(self, plan: Plan[R]) -> R:
+        try:
+            step = next(plan)
+            while True:
+                if step.pause_s:
+                    await asyncio.sleep(step.pause_s)
+                step = plan.send(await self._exchange(step))
+        except StopIteration as done:
+            result: R = done.value
+            return result
+
+    async def _exchange(self, step: Round) -> list[Reply]:
+        try:
+            link = await self._link.take(step.deadline)
+        except KioError as error:
+            return [Reply(error=error)] * len(step.requests)
+        return await link.exchange(step.requests, step.deadline)
+
+
+class Pipeline(Queue):
+    """A pipeline of the asyncio client; leaving its `async with` block sends what is queued, unless by an exception."""
+
+    def __init__(
+        self,
+        send: Callable[[list[Request], list[Key]], Coroutine[Any, Any, list[Any]]],
+        keyspace: int,
+        raise_on_error: bool,
+    ) -> None:
+        super().__init__(keyspace, raise_on_error)
+        self._send = send
+
+    async def execute(self) -> list[Any]:
+        """Send all that is queued, in order; the results in the same order. Errors as in the blocking pipeline."""
+        return self._finish(await self._send(*self._taken()))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and self._requests:
+            await self.execute()

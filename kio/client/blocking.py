@@ -1,0 +1,266 @@
+"""The blocking client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, overload
+
+from kio.client import arguments, options
+from kio.client.arguments import K, Key, Value
+from kio.client.calls import Calls
+from kio.client.mapping import MappingView
+from kio.client.options import UNSET, Options, Unset
+from kio.client.pipeline import Pipeline
+from kio.client.plans import Plan, Round
+from kio.client.pool import Pool
+from kio.client.protocol import Reply, Request
+from kio.client.retry import Deadline
+from kio.errors import KioError
+
+R = TypeVar("R")
+
+#: Keys on one page of a scan.
+PAGE_KEYS = 1_000
+
+
+def connect(
+    url: str = "kio://127.0.0.1:7400",
+    *,
+    timeout: float | Unset | None = UNSET,
+    connect_timeout: float | Unset = UNSET,
+    retries: bool | Unset = UNSET,
+    keyspace: int | Unset = UNSET,
+    max_connections: int | Unset = UNSET,
+) -> Client:
+    """Connect to a daemon.
+
+        with kio.connect("kio://127.0.0.1:7400") as db:
+            db.set("greeting", b"hello")
+            db.get("greeting")                  # b"hello"
+
+    The first connection is made here, so a daemon that is not there is told at once; later a lost connection is made
+    again by itself. The client may be used from many threads, and after a fork (the child makes its own connections).
+
+    Args:
+        url: `kio://HOST[:PORT][/KEYSPACE]` or `kio+unix:///PATH/OF/SOCKET`. The options below may stand in its query,
+            as in `kio://db:7400/3?timeout=2&retries=false`; an argument wins over the query.
+        timeout: seconds that one call may take with all its retries, 5.0 unless given; None is no limit. An iterator
+            counts it for each page.
+        connect_timeout: seconds until one connection must stand, 2.0 unless given.
+        retries: whether what may heal by itself (a worker that restarts, a lost connection, an overload) is asked again
+            until the timeout; True unless given. All operations may be repeated safely: only the result of a `delete`
+            whose first reply was lost can be False although it removed the key.
+        keyspace: 0 to 255, 0 unless given; the keys of different keyspaces never meet.
+        max_connections: 16 unless given; a call takes one while it runs, and waits for one when all are taken.
+
+    Raises:
+        ConfigError: when the URL or an option is wrong.
+        ConnectionLost: when no daemon answers at the URL.
+        ProtocolError: when what answers is not kio, or speaks no version of the protocol that this client knows.
+    """
+    client = Client(
+        options.parse(
+            url,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            retries=retries,
+            keyspace=keyspace,
+            max_connections=max_connections,
+        )
+    )
+    client.open()
+    return client
+
+
+class Client:
+    """A connection to a kio daemon; made by `kio.connect`.
+
+    Keys are bytes, or str that stands for its UTF-8 bytes; 1 to 65,535 bytes. Values are bytes, bytearray or memoryview
+    and come back as bytes. Every call raises a subclass of `kio.errors.KioError` when it fails:
+
+        Timeout             the timeout passed; where `maybe_applied` is True the write may still happen
+        ConnectionLost      no connection could be made or kept until the timeout
+        ShardDown, Overloaded, Draining    the daemon could not answer until the timeout
+        KeyEmpty, KeyTooLarge, ValueTooLarge   the request can never succeed
+        StorageError        the daemon's disk needs an operator
+        PartialFailure      some keys of a batch failed and others did not
+
+    and TypeError when a key or a value is of a wrong type.
+    """
+
+    def __init__(self, settings: Options, pool: Pool | None = None) -> None:
+        self._options = settings
+        self._pool = pool or Pool(settings)
+        self._calls = Calls(settings, lambda: self._pool.limits)
+
+    def open(self) -> None:
+        """Make the first connection, if there is none; errors as in `kio.connect`."""
+        self._pool.put(self._pool.take(Deadline(self._options.timeout)))
+
+    def close(self) -> None:
+        """Close all connections; a call that is under way in another thread still ends."""
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<kio client of {self._options.url}>"
+
+    def with_options(
+        self,
+        *,
+        timeout: float | Unset | None = UNSET,
+        retries: bool | Unset = UNSET,
+        keyspace: int | Unset = UNSET,
+    ) -> Client:
+        """The same client with other options: it shares the connections, and closing one closes both."""
+        changed = options.changed(self._options, timeout=timeout, retries=retries, keyspace=keyspace)
+        return Client(changed, self._pool)
+
+    def get(self, key: Key) -> bytes | None:
+        """The value of `key`, or None where there is none."""
+        return self._run(self._calls.get(key))
+
+    def set(self, key: Key, value: Value) -> None:
+        """Store `value` under `key`, in the place of what was there."""
+        self._run(self._calls.set(key, value))
+
+    def delete(self, key: Key) -> bool:
+        """Remove `key`; whether it was there. After a lost reply the retry may say False for what this call removed."""
+        return self._run(self._calls.delete(key))
+
+    def exists(self, key: Key) -> bool:
+        """Whether `key` is there."""
+        return self._run(self._calls.exists(key))
+
+    def get_many(self, keys: Iterable[K]) -> dict[K, bytes]:
+        """The values of those of `keys` that are there, in the order of `keys` and under the keys as given.
+
+        Raises:
+            PartialFailure: when some keys could not be read; `errors` tells which and why, `result` has the others.
+
+        Cost: one round trip for up to 8,192 keys; several such frames are under way at once.
+        """
+        return self._run(self._calls.get_many(keys))
+
+    def set_many(self, pairs: Mapping[K, Value] | Iterable[tuple[K, Value]]) -> int:
+        """Store all `pairs`, a mapping or (key, value) pairs; their number. The last of two equal keys wins.
+
+        The pairs are not one transaction: each is stored or not by itself. An iterator is read to its end first.
+
+        Raises:
+            PartialFailure: when some pairs could not be stored; `errors` tells which and why, `result` is the number
+                of the others.
+
+        Cost: one round trip for up to 8,192 pairs or 4 MiB; several such frames are under way at once.
+        """
+        return self._run(self._calls.set_many(pairs))
+
+    def delete_many(self, keys: Iterable[Key]) -> int:
+        """Remove `keys`; how many were there. Errors as in `set_many`."""
+        return self._run(self._calls.delete_many(keys))
+
+    def exists_many(self, keys: Iterable[K]) -> dict[K, bool]:
+        """Each of `keys`, and whether it is there. Errors as in `get_many`."""
+        return self._run(self._calls.exists_many(keys))
+
+    def count(self) -> int:
+        """The number of keys in this keyspace."""
+        return self._run(self._calls.count())
+
+    def clear(self) -> int:
+        """Remove all keys of this keyspace; how many there were."""
+        return self._run(self._calls.clear())
+
+    @overload
+    def scan(
+        self, prefix: Key = b"", *, values: Literal[True] = True, limit: int = PAGE_KEYS
+    ) -> Iterator[tuple[bytes, bytes]]: ...
+    @overload
+    def scan(self, prefix: Key = b"", *, values: Literal[False], limit: int = PAGE_KEYS) -> Iterator[bytes]: ...
+    def scan(self, prefix: Key = b"", *, values: bool = True, limit: int = PAGE_KEYS) -> Iterator[Any]:
+        """Iterate over the (key, value) pairs, or with `values=False` over the keys, that begin with `prefix`.
+
+        In no order. A key that is there from beginning to end comes exactly once; one that comes or goes meanwhile may
+        or may not come. `limit` is the number of keys asked for at once, 1 to 65,536; each page has its own timeout.
+        """
+        return self._pages(arguments.prefix(prefix), arguments.scan_limit(limit), values)
+
+    def keys(self, prefix: Key = b"") -> Iterator[bytes]:
+        """Iterate over the keys that begin with `prefix`; see `scan`."""
+        return self.scan(prefix, values=False)
+
+    def values(self, prefix: Key = b"") -> Iterator[bytes]:
+        """Iterate over the values of the keys that begin with `prefix`; see `scan`."""
+        return (value for _, value in self.scan(prefix))
+
+    def items(self, prefix: Key = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Iterate over the (key, value) pairs whose key begins with `prefix`; see `scan`."""
+        return self.scan(prefix)
+
+    def stats(self) -> dict[str, Any]:
+        """What the daemon tells of itself: the fields of `kio status --json`."""
+        return self._run(self._calls.stats())
+
+    def ping(self) -> float:
+        """The seconds of one round trip to the daemon."""
+        started_s = time.perf_counter()
+        self._run(self._calls.ping())
+        return time.perf_counter() - started_s
+
+    def pipeline(self, *, raise_on_error: bool = True) -> Pipeline:
+        """Queue operations and send them at once, in order:
+
+            with db.pipeline() as p:
+                p.set("a", b"1")
+                p.get("a")
+            p.results                           # [True, b"1"]
+
+        With `raise_on_error` the first error is raised; without, errors stand in their places among the results.
+        """
+
+        def send(requests: list[Request], keys: list[Key]) -> list[Any]:
+            return self._run(self._calls.pipeline(requests, keys))
+
+        return Pipeline(send, self._options.keyspace, raise_on_error)
+
+    def mapping(self, prefix: Key = b"") -> MappingView:
+        """The keys that begin with `prefix` as a MutableMapping; its keys are what follows the prefix, as bytes."""
+        return MappingView(self, arguments.key_bytes(arguments.prefix(prefix)))
+
+    def _pages(self, prefix: Key, limit: int, values: bool) -> Iterator[Any]:
+        cursor = b""
+        while True:
+            cursor, page = self._run(self._calls.page(cursor, prefix, limit, values))
+            yield from page
+            if not cursor:
+                return
+
+    def _run(self, plan: Plan[R]) -> R:
+        try:
+            step = next(plan)
+            while True:
+                if step.pause_s:
+                    time.sleep(step.pause_s)
+                step = plan.send(self._exchange(step))
+        except StopIteration as done:
+            result: R = done.value
+            return result
+
+    def _exchange(self, step: Round) -> list[Reply]:
+        try:
+            channel = self._pool.take(step.deadline)
+        except KioError as error:
+            return [Reply(error=error)] * len(step.requests)
+        try:
+            return channel.exchange(step.requests, step.deadline)
+        finally:
+            self._pool.put(channel)
