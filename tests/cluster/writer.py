@@ -1,0 +1,139 @@
+"""A load generator: one process, one client, its own keys, one journal (oracle.py).
+
+Run as `python -m tests.cluster.writer URL JOURNAL NUMBER KEYS SEED`. It sets, deletes and reads its keys one after
+the other and in batches until SIGTERM, then finishes what it has begun and exits 0. After every failed operation all
+its keys are read and judged: that is when a store that lost something shows it. An exception that is no KioError is a
+violation: the client promises none.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+
+import kio
+from kio.client import Client
+from kio.errors import ConnectionLost, KioError, PartialFailure
+from tests.cluster.oracle import Journal, make_value
+
+#: The client's total deadline for one call: longer than any outage that a test makes on purpose.
+TIMEOUT_S = 8.0
+
+
+class Writer:
+    """Random operations on keys that are nobody else's."""
+
+    def __init__(self, url: str, journal: Journal, number: int, keys: int, seed: int) -> None:
+        self.url = url
+        self.journal = journal
+        self.keys = [b"c%d:k%d" % (number, i) for i in range(keys)]
+        self.versions = dict.fromkeys(self.keys, 0)
+        self.dice = random.Random(seed * 1_000 + number)
+        self.is_stopping = False
+
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        self.is_stopping = True
+
+    def run(self) -> None:
+        while not self.is_stopping:
+            try:
+                with kio.connect(self.url, timeout=TIMEOUT_S) as db:
+                    self.audit(db)
+                    while not self.is_stopping:
+                        self.step(db)
+            except KioError as error:
+                self.journal.note(f"connect: {error.code} {error}")
+                time.sleep(0.02)
+
+    def step(self, db: Client) -> None:
+        kind = self.dice.choices(("set", "delete", "set_many", "get", "get_many"), (50, 15, 10, 20, 5))[0]
+        match kind:
+            case "set":
+                self.write(db, self.dice.sample(self.keys, 1), is_delete=False)
+            case "delete":
+                self.write(db, self.dice.sample(self.keys, 1), is_delete=True)
+            case "set_many":
+                self.write(
+                    db, self.dice.sample(self.keys, min(len(self.keys), self.dice.randint(2, 16))), is_delete=False
+                )
+            case "get":
+                self.read(db, self.dice.choice(self.keys))
+            case _:
+                self.audit(db)
+
+    def write(self, db: Client, keys: list[bytes], is_delete: bool) -> None:
+        versions = {key: self.versions[key] + 1 for key in keys}
+        self.versions.update(versions)
+        self.journal.begin(versions, is_delete)
+        try:
+            if is_delete:
+                db.delete(keys[0])
+            elif len(keys) == 1:
+                db.set(keys[0], make_value(keys[0], versions[keys[0]]))
+            else:
+                db.set_many({key: make_value(key, version) for key, version in versions.items()})
+        except PartialFailure as partial:
+            self.journal.ack({key: version for key, version in versions.items() if key not in partial.errors})
+            for key, error in partial.errors.items():
+                self.failed({key: versions[key]}, error)
+            self.audit(db)
+        except KioError as error:
+            self.failed(versions, error)
+            self.audit(db)
+        else:
+            self.journal.ack(versions)
+
+    def failed(self, versions: Mapping[bytes, int], error: KioError) -> None:
+        self.journal.fail(versions, error.code, error.maybe_applied)
+        self.journal.note(f"write failed: {error.code} {error}")
+        if not error.retryable:
+            self.journal.violate(f"a write failed for good: {type(error).__name__} {error}")
+
+    def read(self, db: Client, key: bytes) -> None:
+        try:
+            self.journal.observe(key, db.get(key))
+        except KioError as error:
+            self.read_failed(error)
+
+    def audit(self, db: Client) -> None:
+        """Read and judge every key."""
+        try:
+            found = db.get_many(self.keys)
+            for key in self.keys:
+                self.journal.observe(key, found.get(key))
+        except PartialFailure as partial:
+            for error in partial.errors.values():
+                self.read_failed(error)
+        except KioError as error:
+            self.read_failed(error)
+
+    def read_failed(self, error: KioError) -> None:
+        self.journal.note(f"read failed: {error.code} {error}")
+        if not error.retryable:
+            self.journal.violate(f"a read failed for good: {type(error).__name__} {error}")
+        if isinstance(error, ConnectionLost):
+            time.sleep(0.02)
+
+
+def main() -> int:
+    url, path, number, keys, seed = sys.argv[1:]
+    journal = Journal(Path(path))
+    writer = Writer(url, journal, int(number), int(keys), int(seed))
+    signal.signal(signal.SIGTERM, writer.stop)
+    try:
+        writer.run()
+    except Exception as error:
+        journal.violate(f"the client raised {type(error).__name__}: {error}")
+        raise
+    finally:
+        journal.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

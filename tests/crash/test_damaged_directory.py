@@ -1,0 +1,148 @@
+"""A data directory damaged while the daemon was away: the right value or a typed error, never anything else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.conftest import Chance
+from tests.cluster.daemon import FULL, Daemon, run_cli, scaled, wait_until
+from tests.cluster.probe import shard_tags
+from tests.cluster.rawwire import CORRUPT, DIRECTORY_INVALID, GET, OK, SET, SET_MANY, SHARD_DOWN, Wire
+
+KEYS = 3_000
+#: Errors that say "the storage of this shard"; anything else would be a guess of the client's.
+TYPED = {SHARD_DOWN, CORRUPT, DIRECTORY_INVALID}
+SMALL_SEGMENTS = ["--segment-mib", "1"]
+
+
+def value_of(number: int) -> bytes:
+    return b"%d/" % number * (200 + number % 300)
+
+
+def fill(daemon: Daemon, tags: list[bytes]) -> None:
+    """KEYS keys under each tag, several segments of 1 MiB each."""
+    with Wire(daemon.url) as wire:
+        for tag in tags:
+            for start in range(0, KEYS, 500):
+                pairs = [p for n in range(start, start + 500) for p in (b"{%s}%d" % (tag, n), value_of(n))]
+                wire.call(SET_MANY, 0, pairs)
+
+
+def segment_files(data: Path, shard: int) -> list[Path]:
+    """The large files of a shard, oldest first: with segments of 1 MiB these are its segments."""
+    files = [p for p in (data / f"shard-{shard:04d}").iterdir() if p.is_file() and p.stat().st_size > 1 << 19]
+    assert len(files) >= 2, f"shard {shard} holds {files}"
+    return sorted(files)
+
+
+def read(wire: Wire, tag: bytes, number: int) -> tuple[int, Any]:
+    status, result, *_ = wire.request(GET, 0, b"{%s}%d" % (tag, number))
+    return status, result
+
+
+def test_a_missing_segment_stops_its_shard_with_a_reason_and_no_other(chance: Chance) -> None:
+    with Daemon(workers=2, shards=4, flags=SMALL_SEGMENTS) as daemon:
+        tags = shard_tags(daemon)
+        victim = chance.dice.choice(sorted(tags))
+        fill(daemon, [tags[victim]])
+        with Wire(daemon.url) as wire:
+            for tag in tags.values():
+                wire.call(SET, 0, b"{%s}other" % tag, b"there")
+        daemon.stop()
+        files = segment_files(daemon.data, victim)
+        files[0].unlink()
+        daemon.restart(await_ready=False)
+        wait_until(
+            lambda: all(s.get("state") == "serving" for n, s in daemon.shard_stats().items() if n != victim),
+            10,
+            "the other shards to serve",
+            0.1,
+        )
+        with Wire(daemon.url) as wire:
+            for shard, tag in tags.items():
+                status, result, *_ = wire.request(GET, 0, b"{%s}other" % tag, deadline_ms=5_000)
+                if shard == victim:
+                    assert status in TYPED, f"shard {shard} lacks {files[0].name} and answered {status} {result!r}"
+                else:
+                    assert (status, result) == (OK, b"there"), (
+                        f"shard {shard} is whole and answered {status} {result!r}"
+                    )
+                    assert wire.call(SET, 0, b"{%s}new" % tag, b"x") is True
+            status, result, *_ = wire.request(SET, 0, b"{%s}new" % tags[victim], b"x", deadline_ms=5_000)
+            assert status in TYPED, f"a write to the broken shard was answered {status} {result!r}"
+        broken = daemon.shard_stats()[victim]
+        assert broken["state"] == "failed", broken
+        assert broken["reason"], broken
+
+
+@scaled
+@pytest.mark.timeout(600 if FULL else 60)
+def test_flipped_bytes_in_sealed_segments_give_the_right_value_or_an_error(chance: Chance) -> None:
+    with Daemon(workers=2, flags=SMALL_SEGMENTS) as daemon:
+        tags = shard_tags(daemon)
+        fill(daemon, list(tags.values()))
+        expected = {(tag, n): value_of(n) for tag in tags.values() for n in range(KEYS)}
+        for _ in range(20 if FULL else 2):
+            daemon.stop()
+            flips = flip(daemon.data, list(tags), chance)
+            daemon.restart()
+            right, corrupt = read_all(daemon, expected, f"{flips}\nrepeat with: {chance.repeat}")
+            print(f"{len(flips)} flips: {right} right, {corrupt} corrupt")
+            assert right > len(expected) // 2, f"{len(flips)} flipped bytes made {corrupt} keys unreadable"
+
+
+def flip(data: Path, shards: list[int], chance: Chance) -> list[str]:
+    """One flipped byte in some sealed segments of each shard; what was done, in words."""
+    done = []
+    for shard in shards:
+        files = segment_files(data, shard)
+        for path in chance.dice.sample(files[:-1], max(1, len(files) // 4)):
+            at = chance.dice.randrange(path.stat().st_size)
+            with path.open("r+b") as file:
+                file.seek(at)
+                byte = file.read(1)[0] ^ (1 << chance.dice.randrange(8))
+                file.seek(at)
+                file.write(bytes([byte]))
+            done.append(f"{path.name} of shard {shard} at {at}")
+    return done
+
+
+def read_all(daemon: Daemon, expected: dict[tuple[bytes, int], bytes], what: str) -> tuple[int, int]:
+    """(right, corrupt): how the keys were answered; any other answer is a failure."""
+    right = corrupt = 0
+    with Wire(daemon.url) as wire:
+        for (tag, number), value in expected.items():
+            status, result = read(wire, tag, number)
+            if status == OK:
+                assert result is not None, f"key {number} of {tag!r} is silently gone; flipped: {what}"
+                assert result == value, f"key {number} of {tag!r} has a wrong value {result[:40]!r}; flipped: {what}"
+                right += 1
+            else:
+                assert status == CORRUPT, f"key {number} of {tag!r} was answered {status} {result!r}; flipped: {what}"
+                corrupt += 1
+    return right, corrupt
+
+
+def test_a_second_daemon_on_the_same_directory_is_refused_and_the_first_goes_on(chance: Chance) -> None:
+    with Daemon(workers=2) as daemon:
+        pids = daemon.pids()
+        second = run_cli(*("serve", "--data", daemon.data, "--port", "0", "--http-port", "0"), check=False, limit_s=15)
+        assert second.returncode == 73, second.stderr.decode()
+        assert b"in use" in second.stderr, second.stderr.decode()
+        assert daemon.pids() == pids
+        with Wire(daemon.url) as wire:
+            assert wire.call(SET, 0, b"k", b"v") is True
+            assert wire.call(GET, 0, b"k") == b"v"
+
+
+def test_a_daemon_whose_supervisor_was_killed_leaves_the_directory_free(chance: Chance) -> None:
+    with Daemon(workers=2) as daemon:
+        with Wire(daemon.url) as wire:
+            wire.call(SET, 0, b"k", b"v")
+        daemon.kill_supervisor()
+        daemon.restart()
+        with Wire(daemon.url) as wire:
+            assert wire.call(GET, 0, b"k") == b"v"
