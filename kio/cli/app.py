@@ -1,0 +1,139 @@
+"""The typer application, put together from the verbs, and the boundary where errors become exit codes.
+
+Nothing leaves `run` but a number: every error is one line on stderr, `kio: <message>`, and its class's exit code. Set
+KIO_DEBUG to see the traceback instead.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Final
+
+import typer
+from typer.main import get_command
+
+from kio.cli import (
+    check,
+    config,
+    count,
+    delete,
+    exit_codes,
+    export,
+    get,
+    import_,
+    output,
+    scan,
+    serve,
+    set_,
+    status,
+    version,
+)
+from kio.errors import KioError
+
+VERBS: Final[dict[str, ModuleType]] = {
+    "serve": serve,
+    "status": status,
+    "get": get,
+    "set": set_,
+    "delete": delete,
+    "scan": scan,
+    "count": count,
+    "import": import_,
+    "export": export,
+    "check": check,
+    "version": version,
+}
+
+#: What typer raises for wrong usage: the base of the only such class it exports.
+UsageError: Final = typer.BadParameter.__mro__[1]
+
+
+def _application() -> typer.Typer:
+    app = typer.Typer(
+        name="kio",
+        help="kio: a sharded, durable key-value store daemon for data larger than RAM.",
+        epilog=exit_codes.table(),
+        rich_markup_mode="rich",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    for name, verb in VERBS.items():
+        _add(app, name, verb)
+    settings = typer.Typer(help="Look at the daemon's settings.", no_args_is_help=True)
+    _add(settings, "show", config)
+    app.add_typer(settings, name="config", epilog=_example(config.EXAMPLE))
+    return app
+
+
+def _add(app: typer.Typer, name: str, verb: ModuleType) -> None:
+    paragraphs = inspect.cleandoc(verb.command.__doc__).split("\n\n")
+    text = "\n\n".join(" ".join(paragraph.split("\n")) for paragraph in paragraphs)
+    app.command(name, help=text, epilog=_example(verb.EXAMPLE))(verb.command)
+
+
+def _example(lines: str) -> str:
+    return "Example:\n" + lines
+
+
+app: Final = _application()
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run `kio` with `arguments`; the exit code."""
+    command = get_command(app)
+    try:
+        try:
+            with command.make_context("kio", list(arguments)) as context:
+                code = command.invoke(context)
+            return code if isinstance(code, int) else exit_codes.DONE
+        finally:
+            sys.stdout.flush()
+    except typer.Exit as ending:
+        return ending.exit_code
+    except BrokenPipeError:
+        _forget_stdout()
+        return exit_codes.BROKEN_PIPE
+    except KeyboardInterrupt:
+        return exit_codes.INTERRUPTED
+    except Exception as error:
+        if os.environ.get("KIO_DEBUG"):
+            raise
+        text, code = _explain(error)
+        if text:
+            output.message(text)
+        return code
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """What to tell the person, and the exit code."""
+    if isinstance(error, KioError):
+        return str(error), error.exit_code
+    if isinstance(error, UsageError):
+        return _usage(error), exit_codes.USAGE
+    if isinstance(error, OSError):
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        return f"{where}{error.strerror or error}", exit_codes.INPUT_OUTPUT
+    return f"kio is at fault: {type(error).__name__}: {error}; KIO_DEBUG=1 shows where", exit_codes.INTERNAL
+
+
+def _usage(error: Exception) -> str:
+    """A usage error as one line; empty where the help was printed instead."""
+    context = getattr(error, "ctx", None)
+    text = str(getattr(error, "format_message", lambda: error)())
+    if not text or type(error).__name__ == "NoArgsIsHelpError":
+        return ""
+    text = " ".join(text.split()).rstrip(".").removeprefix("Invalid value: ")
+    path = context.command_path if context is not None else "kio"
+    return f'{text[:1].lower()}{text[1:]}; see "{path} --help"'
+
+
+def _forget_stdout() -> None:
+    """Let what is still buffered for a reader that went away be lost in silence, also when the interpreter ends."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)

@@ -1,0 +1,61 @@
+"""`kio check`: read a data directory from end to end, offline, and tell every fault.
+
+It takes the directory's lock, so it never runs beside a daemon, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from kio import config
+from kio.cli import exit_codes, options, output
+
+if TYPE_CHECKING:
+    from kio.segments.check import Report
+
+EXAMPLE: Final = "kio check ./data --shard 0"
+
+
+def command(
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="The data directory; by default that of kio serve.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The same as DIR.")] = None,
+    shard: Annotated[int | None, typer.Option("--shard", metavar="N", min=0, help="Check this shard only.")] = None,
+    config_file: options.Config = None,
+    json: options.Json = False,
+) -> int:
+    """Check every record of a data directory that no daemon is using; exit with 65 when there is a fault."""
+    if directory is not None and data is not None:
+        raise typer.BadParameter("give the directory once: DIR or --data DIR")
+    from kio.segments.check import check_directory
+
+    where = directory or data or config.load(config_file, os.environ, {}).settings.data
+    report = check_directory(where, shard)
+    if json:
+        output.as_json(_fields(report))
+    else:
+        _print(report)
+    return exit_codes.CORRUPT if report.faults else exit_codes.DONE
+
+
+def _fields(report: Report) -> dict[str, Any]:
+    return {
+        "ok": not report.faults,
+        "segments": report.segments,
+        "records": report.records,
+        "bytes": report.bytes,
+        "faults": [asdict(fault) for fault in report.faults],
+    }
+
+
+def _print(report: Report) -> None:
+    for fault in report.faults:
+        output.line(f"shard={fault.shard} file={fault.file} offset={fault.offset} {fault.kind}: {fault.message}")
+    totals = f"segments={report.segments} records={report.records} bytes={report.bytes}"
+    output.line(f"{len(report.faults)} faults: {totals}" if report.faults else f"OK: {totals}")

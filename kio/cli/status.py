@@ -1,0 +1,102 @@
+"""`kio status`: the daemon's processes and shards at this moment.
+
+The tables show what an operator looks for first; --json is everything the daemon tells, as it tells it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from kio.cli import options, output
+
+EXAMPLE: Final = """\
+kio status
+kio status --json | jq '.shards[].keys'"""
+
+MIB: Final = 1 << 20
+
+
+def command(
+    url: options.Url = options.DEFAULT_URL,
+    timeout: options.Timeout = options.DEFAULT_TIMEOUT_S,
+    json: options.Json = False,
+) -> None:
+    """Show the daemon's processes, and for each shard its keys, bytes, segments and state."""
+    with options.connect(url, timeout) as db:
+        stats = db.stats()
+    if json:
+        output.as_json(stats)
+        return
+    output.table("daemon", ("", "value"), _daemon(stats), left=2)
+    output.line("")
+    output.table("processes", _PROCESS_COLUMNS, _processes(stats))
+    output.line("")
+    output.table("shards", _SHARD_COLUMNS, _shards(stats))
+    for reason in _reasons(stats):
+        output.line(reason)
+
+
+_PROCESS_COLUMNS: Final = ("process", "pid", "cpu", "restarts", "rss_mib", "cpu_s", "state")
+_SHARD_COLUMNS: Final = (
+    "shard", "worker", "keys", "live_mib", "dead_mib", "disk_mib",
+    "segments", "lsn", "durable_lsn", "keydir_mib", "state",
+)  # fmt: skip
+
+
+def _daemon(stats: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
+    yield "version", stats.get("version")
+    yield "uptime_s", stats.get("supervisor", {}).get("uptime_s")
+    for name, port in stats.get("ports", {}).items():
+        yield name, port
+    for name in ("data", "sync"):
+        if name in stats.get("settings", {}):
+            yield name, stats["settings"][name]
+    for name in ("connections", "requests", "in_flight"):
+        if name in stats.get("router", {}):
+            yield name, stats["router"][name]
+
+
+def _processes(stats: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
+    named = [("supervisor", stats.get("supervisor", {})), ("router", stats.get("router", {}))]
+    named += [(f"worker {worker.get('worker')}", worker) for worker in stats.get("workers", [])]
+    for name, process in named:
+        pid, cpu, restarts = (process.get(field) for field in ("pid", "cpu", "restarts"))
+        yield name, pid, cpu, restarts, _mib(process.get("rss_bytes")), process.get("cpu_s"), process.get("state")
+
+
+def _shards(stats: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
+    for number, shard in _by_number(stats):
+        mib = [_mib(shard.get(field)) for field in ("live_bytes", "dead_bytes", "disk_bytes")]
+        counts = [_count(shard.get(field)) for field in ("segments", "lsn", "durable_lsn")]
+        yield (
+            number,
+            shard.get("worker"),
+            _count(shard.get("keys")),
+            *mib,
+            *counts,
+            _mib(shard.get("keydir_bytes")),
+            shard.get("state"),
+        )
+
+
+def _by_number(stats: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]]:
+    return sorted((int(number), shard) for number, shard in stats.get("shards", {}).items())
+
+
+def _reasons(stats: Mapping[str, Any]) -> Iterator[str]:
+    """Why a part does not serve, where it says."""
+    parts = [("router", stats.get("router", {}))]
+    parts += [(f"worker {worker.get('worker')}", worker) for worker in stats.get("workers", [])]
+    parts += [(f"shard {number}", shard) for number, shard in _by_number(stats)]
+    for name, part in parts:
+        if part.get("reason"):
+            yield f"{name} is {part.get('state')}: {part['reason']}"
+
+
+def _mib(size: int | None) -> str | None:
+    return None if size is None else f"{size / MIB:,.1f}"
+
+
+def _count(number: int | None) -> str | None:
+    return None if number is None else f"{number:,}"

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from kio import config
+from kio.cli import app
+from kio.cli import config as config_verb
+
+from .conftest import Run
+
+VERBS = {(name,): verb for name, verb in app.VERBS.items()} | {("config", "show"): config_verb}
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_the_help_of_every_verb_ends_with_a_real_example(kio: Run, verb: tuple[str, ...]) -> None:
+    ran = kio(*verb, "--help")
+    assert ran.code == 0
+    ending = [" ".join(line.split()) for line in ran.out.decode().rsplit("Example:", 1)[1].splitlines() if line.strip()]
+    example = VERBS[verb].EXAMPLE.splitlines()
+    assert ending == [" ".join(line.split()) for line in example]
+    for line in example:
+        words = shlex.split(line)
+        begin = words.index("kio")
+        assert words[begin + 1 : begin + 1 + len(verb)] == list(verb)
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != ("serve",)], ids=" ".join)
+def test_every_verb_but_serve_answers_in_json_on_demand(kio: Run, verb: tuple[str, ...]) -> None:
+    assert b"--json" in kio(*verb, "--help").out
+
+
+@pytest.mark.parametrize("verb", ["status", "get", "set", "delete", "scan", "count", "import", "export"])
+def test_every_verb_that_talks_to_a_daemon_takes_a_url_and_a_timeout(kio: Run, verb: str) -> None:
+    text = kio(verb, "--help").out
+    assert b"--url" in text
+    assert b"KIO_URL" in text
+    assert b"--timeout" in text
+
+
+def test_serve_has_a_flag_for_every_setting(kio: Run) -> None:
+    text = kio("serve", "--help").out.decode()
+    for setting in config.CATALOGUE:
+        assert f" {setting.flag} " in text
+    assert " --config " in text
