@@ -12,8 +12,8 @@ checks, `kio config show`, the flags of `kio serve` and the test that compares d
 
 Invariants: a `Settings` that exists is valid (it checks itself, wherever it was made); whatever looks like a setting
 and is none is an error that names it, so that a misspelt `sync` never silently means the default.
-Not here: which file is read when none is named, and KIO_CONFIG and KIO_URL: those are the CLI's. What a data directory
-fixes for itself (seed, number of shards) stands in its identity file (segments/identity.py).
+Not here: which file is read when none is named, and KIO_CONFIG, KIO_DEBUG and KIO_URL: those are the CLI's. What a data
+directory fixes for itself (seed, number of shards) stands in its identity file (segments/identity.py).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from kio.errors import ConfigError
 DEFAULT: Final = "default"
 VARIABLE_PREFIX: Final = "KIO_"
 #: Variables that begin with the prefix and are not settings of the daemon; the CLI reads them.
-VARIABLES_OF_THE_CLI: Final = frozenset({"KIO_URL", "KIO_CONFIG"})
+VARIABLES_OF_THE_CLI: Final = frozenset({"KIO_URL", "KIO_CONFIG", "KIO_DEBUG"})
 #: A Unix socket's path has this many bytes at most (sun_path, with its closing NUL).
 SOCKET_PATH_BYTES_MAX: Final = 107
 

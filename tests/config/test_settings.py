@@ -120,7 +120,7 @@ def test_a_table_in_the_file_is_an_unknown_key(tmp_path: Path) -> None:
 
 
 def test_variables_that_the_cli_reads_are_not_settings() -> None:
-    assert load(None, {"KIO_URL": "kio://127.0.0.1:1", "KIO_CONFIG": "/x", "HOME": "/"}, {}).settings == Settings()
+    assert load(None, {"KIO_URL": "kio://127.0.0.1:1", "KIO_CONFIG": "/x", "KIO_DEBUG": "1"}, {}).settings == Settings()
 
 
 def test_an_unknown_flag_is_refused() -> None:
