@@ -9,7 +9,6 @@
 #   make lock     requirements.lock anew from pyproject.toml (needs uv)
 #   make clean    everything that was made, except ./data
 
-SHELL := /bin/bash
 PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
 import pytest
 
 from kio.config import CATALOGUE
 from kio.errors import BY_CODE
-from tests.tidy.tree import ROOT
+from tests.tidy.tree import ROOT, parsed, sources
 
 MANUAL = (ROOT / "deploy" / "README.md").read_text(encoding="utf-8")
 
@@ -26,6 +27,20 @@ def test_every_error_stands_in_the_manual_with_its_code_and_what_to_do(code: int
     assert row, f"add a row for {cls.__name__} to the table of errors in deploy/README.md"
     assert row[1] == str(cls.exit_code)
     assert row[2] == ("yes" if cls.retryable else "no")
+
+
+def test_every_warning_and_error_of_the_log_stands_in_the_manual() -> None:
+    written = {
+        (call.args[0].value, "warning" if call.func.attr == "warning" else "error")
+        for path in sources(".py")
+        for call in ast.walk(parsed(path))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr in {"warning", "error", "exception"}
+        and ast.unparse(call.func.value).rpartition(".")[2] in {"_log", "_repeats", "log", "repeats"}
+        and isinstance(call.args[0], ast.Constant)
+    }
+    assert set(re.findall(r"^\| `([^`]+)` \| (warning|error) \| .{20,} \|$", MANUAL, re.MULTILINE)) == written
 
 
 def test_every_target_of_the_makefile_is_explained_in_its_head() -> None:
