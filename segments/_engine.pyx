@@ -1,0 +1,848 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""The engine: executes op batches against the KeyDir and the segments, batch in, replies out.
+
+Owns: the KeyDir, the table of attached segments, and the tail of the active one: records that were appended but not yet
+written stand in `staging`, and reads find them there. It makes no system call: `store.py` writes what is staged, and
+decides about rotation, fsync and what happens when the disk refuses.
+Used by the worker's thread only.
+
+Invariants
+  * Key bytes are compared on read and on overwrite; a word's tag only says where to look.
+  * Every value that leaves was verified against its record's checksum in the same call.
+  * A candidate that is damaged and does not hold the key may have been the key: then the answer is Corrupt, never "absent".
+  * Below `suspect_lsn` a record whose key nobody can read was lost (recovery.py): whatever it may hide is answered Corrupt.
+  * Between two commits (`wrote`) every change of the KeyDir stands in the undo list, so that a failed write leaves no trace.
+  * With `parks`, what is not durable yet is visible only in the parked replies: writes, reads of records above
+    `durable_lsn`, and misses that a fresh tombstone may have caused.
+
+A batch is run in groups of 32: first the KeyDir lines of all are prefetched, then the records they point to, then each
+operation is executed in order; so the cache misses of a group overlap.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcmp, memcpy, memset, strlen
+
+from kio._opbatch cimport (
+    ABSENT, BATCH_MAGIC, DONE, ERROR, NUMBER, OP_DELETE, OP_EXISTS, OP_GET, OP_RARE, OP_SET, REPLIES_MAGIC, VALUE,
+    Entry, Header, Operation,
+)
+from kio.segments._format cimport (
+    FLAG_COLLIDES, FLAG_HIDES, KIND_CLEAR, KIND_MASK, KIND_PUT, KIND_TOMBSTONE, RECORD_HEADER, Record, key_offset,
+    record_bytes, record_fits,
+)
+from kio.segments._keydir cimport (
+    PAGES, TAG_BITS, KeyDir, Page, first_of, make_word, page_of, tag_of, word_offset, word_slot, word_tag,
+)
+
+from kio import errors, limits
+
+
+cdef extern from "_native.h" nogil:
+    int FAULT "KIO_FAULT"
+    void kio_crc_setup()
+    int kio_guard_setup()
+    uint32_t kio_crc32c(uint32_t crc, const uint8_t* p, size_t n)
+    int kio_guarded_peek(Record* out, const uint8_t* record, uint64_t room, const uint8_t* key, uint16_t key_length,
+                         uint8_t keyspace)
+    int kio_guarded_read(const uint8_t* record, uint64_t size, uint32_t crc_seed, void* to, uint64_t start, uint64_t n)
+    int kio_guarded_header(Record* out, const uint8_t* record, uint64_t room)
+    int kio_guarded_copy(void* to, const void* start, uint64_t n)
+
+cdef extern from *:
+    """
+    #define kio_prefetch(p) __builtin_prefetch((p), 0, 3)
+    """
+    void kio_prefetch(const void* p) noexcept nogil
+
+kio_crc_setup()
+if kio_guard_setup() != 0:
+    raise OSError("no handler for SIGBUS could be installed")
+
+cdef enum:
+    GROUP = 32
+    SLOTS = 65536
+    FRESH_WORDS = 64            # 4,096 bits
+    REPLIES_KEPT = 4 << 20      # a reply buffer larger than this is given back after its batch
+    SCAN_EXAMINED_MAX = 16384   # words that one scan page looks at: a bound on its time
+    SCAN_BYTES_MAX = 8 << 20
+    CODE_KEY_EMPTY = 16
+    CODE_VALUE_TOO_LARGE = 18
+    CODE_UNKNOWN_OPERATION = 21
+    CODE_REPLY_TOO_LARGE = 35
+    CODE_TIMEOUT = 36
+    CODE_CORRUPT = 48
+    CODE_READ_ONLY = 49
+    RUN_DONE = 0
+    RUN_RARE = 1
+    RUN_ROTATE = 2
+    NOT_THERE = 0
+    THERE = 1
+    UNKNOWN = 2                 # not there, but a damaged record may have been it
+
+assert (errors.KeyEmpty.code, errors.ValueTooLarge.code, errors.UnknownOperation.code, errors.ReplyTooLarge.code,
+        errors.Timeout.code, errors.Corrupt.code, errors.ShardReadOnly.code) == (CODE_KEY_EMPTY, CODE_VALUE_TOO_LARGE, CODE_UNKNOWN_OPERATION,
+                                                      CODE_REPLY_TOO_LARGE, CODE_TIMEOUT, CODE_CORRUPT,
+                                                      CODE_READ_ONLY)
+
+#: What `Engine.run` stopped for.
+DONE_RUNNING = RUN_DONE
+RARE_OPERATION = RUN_RARE
+NEEDS_ROTATION = RUN_ROTATE
+
+
+cdef struct Segment:
+    const uint8_t* base
+    uint64_t end            # records end here: nothing at or behind it is read
+    uint64_t id
+    uint32_t crc_seed
+    int64_t record_bytes
+    int64_t live_bytes
+
+cdef struct Buffer:
+    uint8_t* data
+    size_t size
+    size_t capacity
+    uint32_t count
+
+cdef struct Undo:
+    uint64_t hash
+    uint64_t old_word       # 0: the key was not there
+    uint64_t new_word       # 0: it was removed
+    uint32_t old_bytes
+    uint32_t new_bytes
+    uint8_t keyspace
+
+cdef struct Found:
+    uint32_t page
+    uint32_t at
+    uint64_t word
+    const uint8_t* record
+    uint64_t room
+    Record header
+    bint collides           # another key of this tag is there
+
+
+cdef int _reserve(Buffer* b, size_t more) except -1 nogil:
+    cdef size_t capacity
+    cdef void* data
+    if b.size + more > b.capacity:
+        capacity = max(b.size + more, b.capacity * 2, <size_t>4096)
+        data = realloc(b.data, capacity)
+        if data == NULL:
+            with gil:
+                raise MemoryError(f"no memory for {capacity} bytes of buffer")
+        b.data = <uint8_t*>data
+        b.capacity = capacity
+    return 0
+
+
+cdef class Engine:
+    """One shard's engine, with no segment attached yet.
+
+    Args:
+        shard, seed: the shard's number and the directory's hash seed.
+        value_bytes_max: a longer value is answered ValueTooLarge.
+        parks: sync is "always": keep what is not durable apart.
+        reply_bytes_max: past this, the reads of one batch are answered ReplyTooLarge.
+    """
+
+    cdef readonly KeyDir keydir
+    cdef readonly uint32_t shard
+    cdef readonly uint64_t seed
+    cdef readonly uint64_t lsn              # the last one issued
+    cdef readonly uint64_t durable_lsn
+    cdef public uint64_t suspect_lsn
+    #: Records above it were lost by a failed sync and are not served; the highest number while none failed.
+    cdef public uint64_t served_lsn_max
+    cdef readonly uint32_t epoch
+    cdef readonly uint64_t gets, hits, misses, sets, deletes, errors, bytes_read, bytes_written
+    cdef bint parks
+    cdef uint64_t value_bytes_max, reply_bytes_max
+    cdef int64_t keys[256]
+    # segments
+    cdef Segment* segments
+    cdef dict holders                       # slot -> what keeps the mapping alive
+    cdef uint32_t active
+    cdef readonly uint64_t tail             # offset behind the last record
+    cdef readonly uint64_t written          # offset behind the last record that store.py has written
+    cdef uint64_t limit
+    cdef Buffer staging
+    # the batch
+    cdef bytes batch
+    cdef const uint8_t** ops
+    cdef size_t ops_capacity
+    cdef uint32_t count, index
+    cdef uint64_t batch_id
+    cdef Buffer replies, parked
+    cdef Buffer undo
+    # the last commit: where a failed write returns to
+    cdef uint32_t commit_index, commit_replies_count, commit_parked_count
+    cdef size_t commit_replies_size, commit_parked_size
+    cdef uint64_t commit_lsn
+    cdef uint8_t refusal                    # status of every write, 0 when they are taken
+    cdef bytes refusal_message
+    # tombstones that are not durable: [0] appended since the sync under way began, [1] covered by it
+    cdef uint64_t fresh[2][FRESH_WORDS]
+
+    def __cinit__(self, uint32_t shard, uint64_t seed, *, uint64_t value_bytes_max=limits.VALUE_BYTES_MAX,
+                  bint parks=False, uint64_t reply_bytes_max=limits.REPLY_BYTES_MAX):
+        self.segments = <Segment*>calloc(SLOTS, sizeof(Segment))
+        if self.segments == NULL:
+            raise MemoryError("no memory for the segment table")
+        self.keydir = KeyDir()
+        self.holders = {}
+        self.shard = shard
+        self.seed = seed
+        self.value_bytes_max = value_bytes_max
+        self.reply_bytes_max = reply_bytes_max
+        self.parks = parks
+        self.refusal_message = b""
+        self.served_lsn_max = <uint64_t>0xFFFFFFFFFFFFFFFFULL
+
+    def __dealloc__(self):
+        free(self.segments)
+        free(self.staging.data)
+        free(self.replies.data)
+        free(self.parked.data)
+        free(self.undo.data)
+        free(self.ops)
+
+    # ---- segments ----
+
+    def attach(self, uint32_t slot, uint64_t segment, const uint8_t[::1] mapping, uint64_t end, uint32_t crc_seed,
+               int64_t record_bytes, int64_t live_bytes):
+        """Let the records of `mapping` below offset `end` be read as `slot` (1 to 65,535).
+
+        Borrows: `mapping`, until `detach`.
+        """
+        if not 0 < slot < SLOTS or self.segments[slot].base != NULL or end > <uint64_t>mapping.shape[0]:
+            raise ValueError(f"segment {segment} cannot be attached to slot {slot} up to offset {end}")
+        self.holders[slot] = mapping
+        self.segments[slot] = Segment(&mapping[0], end, segment, crc_seed, record_bytes, live_bytes)
+
+    def detach(self, uint32_t slot):
+        """Forget the mapping of `slot`; no word of the KeyDir points there any more."""
+        self.segments[slot] = Segment(NULL, 0, 0, 0, 0, 0)
+        del self.holders[slot]
+
+    def activate(self, uint32_t slot, uint64_t limit, uint32_t epoch):
+        """Append from now on to the attached segment `slot`, behind its `end` and up to offset `limit`."""
+        if self.staging.size:
+            raise ValueError("records are staged for the segment that was active")
+        self.active = slot
+        self.tail = self.written = self.segments[slot].end
+        self.limit = limit
+        self.epoch = epoch
+
+    def start_at(self, uint64_t lsn, uint64_t durable_lsn):
+        """Set the last LSN issued and the last durable one: once, when recovery knows them."""
+        self.lsn = self.commit_lsn = lsn
+        self.durable_lsn = durable_lsn
+
+    def set_keys(self, counts):
+        """Take over the number of keys in each of the 256 keyspaces, as recovery counted them."""
+        for i in range(256):
+            self.keys[i] = counts[i]
+
+    def usage(self, uint32_t slot):
+        """(end offset, bytes of records, bytes of live records) of an attached segment."""
+        cdef Segment* s = &self.segments[slot]
+        return s.end, s.record_bytes, s.live_bytes
+
+    def count_keys(self, int keyspace=-1):
+        """Keys in one keyspace, or in all of them."""
+        cdef int64_t total = 0
+        if keyspace >= 0:
+            return self.keys[keyspace & 255]
+        for i in range(256):
+            total += self.keys[i]
+        return total
+
+    # ---- a batch ----
+
+    def begin(self, bytes batch):
+        """Take a batch over; nothing is executed yet.
+
+        Raises: ProtocolError when the message is not a whole batch.
+        """
+        cdef const uint8_t* p = <const uint8_t*>PyBytes_AS_STRING(batch)
+        cdef size_t size = PyBytes_GET_SIZE(batch), at = sizeof(Header)
+        cdef const Header* header = <const Header*>p
+        cdef const Operation* op
+        cdef uint32_t i
+        cdef void* ops
+        if size < sizeof(Header) or header.magic != BATCH_MAGIC or header.count > size // sizeof(Operation):
+            raise errors.ProtocolError(f"{size} bytes are not an op batch")
+        if header.count > self.ops_capacity:
+            ops = realloc(self.ops, header.count * sizeof(void*))
+            if ops == NULL:
+                raise MemoryError("no memory for a batch")
+            self.ops = <const uint8_t**>ops
+            self.ops_capacity = header.count
+        for i in range(header.count):
+            op = <const Operation*>(p + at)
+            if at + sizeof(Operation) > size or at + sizeof(Operation) + op.key_length + op.value_length > size:
+                raise errors.ProtocolError(f"an op batch of {size} bytes ends inside operation {i}")
+            self.ops[i] = p + at
+            at += sizeof(Operation) + op.key_length + op.value_length
+        self.batch = batch
+        self.batch_id = header.batch_id
+        self.count = header.count
+        self.index = 0
+        self.replies.size = self.parked.size = sizeof(Header)
+        self.replies.count = self.parked.count = 0
+        _reserve(&self.replies, 0)
+        _reserve(&self.parked, 0)
+        self._commit()
+
+    def run(self, uint32_t now_ms):
+        """Execute up to the batch's end, a rare operation, or a record that does not fit the active segment.
+
+        Returns: DONE_RUNNING, RARE_OPERATION (answer it with `reply`, then run on) or NEEDS_ROTATION (`needed_bytes`).
+        """
+        cdef int stopped
+        with nogil:
+            stopped = self._run(now_ms)
+        return stopped
+
+    def take_replies(self):
+        """(replies, parked) of the finished batch as messages; b"" where there is none."""
+        now = self._message(&self.replies)
+        parked = self._message(&self.parked)
+        self.batch = None
+        return now, parked
+
+    cdef bytes _message(self, Buffer* b):
+        cdef Header header
+        cdef bytes message = b""
+        if b.count:
+            header = Header(REPLIES_MAGIC, self.shard, self.batch_id, b.count, 0)
+            memcpy(b.data, &header, sizeof(Header))
+            message = PyBytes_FromStringAndSize(<char*>b.data, b.size)
+        if b.capacity > REPLIES_KEPT:
+            free(b.data)
+            b.data = NULL
+            b.capacity = 0
+        b.size = sizeof(Header)
+        return message
+
+    # ---- what store.py does with the staged records ----
+
+    def staged(self):
+        """The bytes to write at offset `written` of the active segment. Borrows: valid until the next call of `run`."""
+        if self.staging.size == 0:
+            return None
+        return <const uint8_t[:self.staging.size]>self.staging.data
+
+    def wrote(self):
+        """What was staged is written: it can no longer be undone."""
+        self.written = self.tail
+        self.bytes_written += self.staging.size
+        self.staging.size = 0
+        if self.staging.capacity > REPLIES_KEPT:
+            free(self.staging.data)
+            self.staging.data = NULL
+            self.staging.capacity = 0
+        self._commit()
+
+    def rollback(self):
+        """Undo everything since the last commit, and return there in the batch; the LSNs were never seen and are free again."""
+        cdef Undo* u
+        cdef Page* page
+        cdef int64_t i, at
+        for i in range(<int64_t>(self.undo.size // sizeof(Undo)) - 1, -1, -1):
+            u = &(<Undo*>self.undo.data)[i]
+            if u.new_word:
+                at = self.keydir.find_word(page_of(u.hash), u.new_word)
+                self.segments[word_slot(u.new_word)].live_bytes -= u.new_bytes
+                if u.old_word:
+                    self.keydir.pages[page_of(u.hash)].words[at] = u.old_word
+                else:
+                    self.keydir.remove_at(page_of(u.hash), at)
+                    self.keys[u.keyspace] -= 1
+            else:
+                self.keydir.insert(page_of(u.hash), u.old_word)
+                self.keys[u.keyspace] += 1
+            if u.old_word:
+                self.segments[word_slot(u.old_word)].live_bytes += u.old_bytes
+        self.segments[self.active].record_bytes -= self.tail - self.written
+        self.segments[self.active].end = self.tail = self.written
+        self.staging.size = self.undo.size = 0
+        self.lsn = self.commit_lsn
+        self.index = self.commit_index
+        self.replies.size, self.replies.count = self.commit_replies_size, self.commit_replies_count
+        self.parked.size, self.parked.count = self.commit_parked_size, self.commit_parked_count
+
+    def refuse(self, uint8_t code, message=""):
+        """Answer every write with this error from now on; code 0 takes writes again."""
+        self.refusal = code
+        self.refusal_message = message.encode()
+
+    cdef void _commit(self) noexcept:
+        self.undo.size = 0
+        self.commit_lsn = self.lsn
+        self.commit_index = self.index
+        self.commit_replies_size, self.commit_replies_count = self.replies.size, self.replies.count
+        self.commit_parked_size, self.commit_parked_count = self.parked.size, self.parked.count
+
+    def sync_started(self):
+        """A sync that covers everything up to now begins."""
+        cdef int i
+        for i in range(FRESH_WORDS):
+            self.fresh[1][i] |= self.fresh[0][i]
+        memset(self.fresh[0], 0, sizeof(self.fresh[0]))
+
+    def sync_finished(self, uint64_t lsn):
+        """The sync that began when `lsn` was the last one has succeeded."""
+        memset(self.fresh[1], 0, sizeof(self.fresh[1]))
+        if lsn > self.durable_lsn:
+            self.durable_lsn = lsn
+
+    # ---- rare operations ----
+
+    def rare(self):
+        """(op, keyspace, value) of the operation that `run` stopped at."""
+        cdef const Operation* op = <const Operation*>self.ops[self.index]
+        cdef const uint8_t* value = self.ops[self.index] + sizeof(Operation) + op.key_length
+        return op.op, op.keyspace, <bytes>PyBytes_FromStringAndSize(<const char*>value, op.value_length)
+
+    def reply(self, uint8_t status, bytes payload=b""):
+        """Answer the operation that `run` stopped at; it is parked when anything at all is not durable."""
+        cdef Buffer* b = &self.parked if self.parks and self.lsn > self.durable_lsn else &self.replies
+        self._reply(b, self.index, status, <const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
+        if status >= ERROR:
+            self.errors += 1
+        self.index += 1
+
+    @property
+    def needed_bytes(self):
+        """Length of the record that did not fit, in bytes."""
+        cdef const Operation* op = <const Operation*>self.ops[self.index]
+        return (RECORD_HEADER + op.key_length + (op.value_length if op.op == OP_SET else 0) + 7) & ~7
+
+    def stage_clear(self, uint8_t keyspace):
+        """Stage the record that says: nothing older in this keyspace counts. False when it does not fit the active segment."""
+        if self.tail + RECORD_HEADER > self.limit:
+            return False
+        _reserve(&self.staging, RECORD_HEADER)
+        self._append(KIND_CLEAR, keyspace, NULL, 0, NULL, 0)
+        return True
+
+    def clear(self, uint8_t keyspace):
+        """Drop every key of a keyspace from the KeyDir, after the record that says so was written.
+
+        Returns: keys removed. Cost: nothing much when no other keyspace has keys, else a look at every record's header.
+        """
+        cdef int64_t removed = self.keys[keyspace]
+        cdef int i
+        if removed == self.count_keys():
+            self.keydir.reset()
+            for i in range(SLOTS):
+                self.segments[i].live_bytes = 0
+        elif removed:
+            with nogil:
+                self._clear_one(keyspace)
+        self.keys[keyspace] = 0
+        return removed
+
+    cdef void _clear_one(self, uint8_t keyspace) noexcept nogil:
+        cdef uint32_t p, at, removed
+        cdef Page* page
+        cdef Record header
+        cdef uint64_t room
+        cdef const uint8_t* record
+        for p in range(PAGES):
+            page = &self.keydir.pages[p]
+            removed = 0
+            for at in range(page.slots):
+                if page.words[at] != 0:
+                    record = self._address(page.words[at], &room)
+                    if kio_guarded_header(&header, record, room) == 1 and header.keyspace == keyspace:
+                        self.segments[word_slot(page.words[at])].live_bytes -= record_bytes(&header)
+                        page.words[at] = 0
+                        removed += 1
+            if removed:
+                self.keydir.close_gaps(p, removed)
+
+    def scan(self, uint64_t cursor, uint32_t limit, bint values, bytes prefix, uint8_t keyspace):
+        """One page of the keys that begin with `prefix`: (next cursor, a msgpack array of keys, or of keys and values).
+
+        Cursor 0 begins, next cursor 0 ends. Keys come in the order of page and tag, which no growth, overwrite or restart
+        changes: so a key that stays is returned exactly once.
+        Raises: Corrupt when a record on the way is damaged.
+        """
+        cdef Buffer out
+        cdef const uint8_t* start = <const uint8_t*>PyBytes_AS_STRING(prefix)
+        cdef size_t length = PyBytes_GET_SIZE(prefix)
+        memset(&out, 0, sizeof(out))
+        if limit == 0:
+            raise errors.BadRequest("a scan page holds at least 1 key")
+        try:
+            with nogil:
+                self._scan(&cursor, limit, values, start, length, keyspace, &out)
+            return cursor, PyBytes_FromStringAndSize(<char*>out.data, out.size)
+        finally:
+            free(out.data)
+
+    cdef int _scan(self, uint64_t* cursor, uint32_t limit, bint values, const uint8_t* prefix, size_t prefix_length,
+                   uint8_t keyspace, Buffer* out) except -1 nogil:
+        cdef uint64_t start = cursor[0] - 1 if cursor[0] else 0
+        cdef uint32_t p = <uint32_t>(start >> TAG_BITS), tag = <uint32_t>start & ((1 << TAG_BITS) - 1)
+        cdef uint32_t at, ahead, examined = 0
+        cdef uint32_t found = 0
+        cdef Page* page
+        cdef Record header
+        cdef uint64_t word, room, size, ahead_room
+        cdef const uint8_t* record
+        cdef size_t head
+        _reserve(out, 5)
+        out.size = 5
+        while p < PAGES:
+            page = &self.keydir.pages[p]
+            at = first_of(page, tag)
+            while at < page.slots:
+                word = page.words[at]
+                if word == 0:
+                    at += 1
+                    continue
+                if word_tag(word) != tag and (found >= limit or out.size >= SCAN_BYTES_MAX or examined >= SCAN_EXAMINED_MAX):
+                    cursor[0] = ((<uint64_t>p << TAG_BITS) | word_tag(word)) + 1
+                    self._scan_head(out, found, values)
+                    return 0
+                tag = word_tag(word)
+                ahead = at + 16
+                if ahead < page.slots and page.words[ahead] != 0:
+                    kio_prefetch(self._address(page.words[ahead], &ahead_room))
+                examined += 1
+                at += 1
+                record = self._address(word, &room)
+                if kio_guarded_header(&header, record, room) != 1:
+                    self._raise_corrupt(word)
+                if header.keyspace != keyspace or header.key_length < prefix_length:
+                    continue
+                size = record_bytes(&header)
+                # Copy first, verify the copy's source afterwards: the key is needed to compare the prefix.
+                head = out.size
+                _reserve(out, 10 + header.key_length + header.value_length)
+                self._bin_head(out, header.key_length)
+                if kio_guarded_read(record, size, self.segments[word_slot(word)].crc_seed, out.data + out.size,
+                                    key_offset(header.kind), header.key_length) != 1:
+                    self._raise_corrupt(word)
+                if prefix_length and memcmp(out.data + out.size, prefix, prefix_length) != 0:
+                    out.size = head
+                    continue
+                out.size += header.key_length
+                if values:
+                    self._bin_head(out, header.value_length)
+                    if kio_guarded_copy(out.data + out.size, record + key_offset(header.kind) + header.key_length,
+                                        header.value_length) != 1:
+                        self._raise_corrupt(word)
+                    out.size += header.value_length
+                    self.bytes_read += header.value_length
+                found += 1
+            p += 1
+            tag = 0
+            if p < PAGES and (found >= limit or out.size >= SCAN_BYTES_MAX or examined >= SCAN_EXAMINED_MAX):
+                cursor[0] = (<uint64_t>p << TAG_BITS) + 1
+                self._scan_head(out, found, values)
+                return 0
+        cursor[0] = 0
+        self._scan_head(out, found, values)
+        return 0
+
+    cdef void _scan_head(self, Buffer* out, uint32_t found, bint values) noexcept nogil:
+        cdef uint32_t n = found * 2 if values else found
+        out.data[0] = 0xDD
+        out.data[1], out.data[2], out.data[3], out.data[4] = n >> 24, (n >> 16) & 255, (n >> 8) & 255, n & 255
+
+    cdef void _bin_head(self, Buffer* out, uint32_t n) noexcept nogil:
+        cdef uint8_t* p = out.data + out.size
+        if n < 256:
+            p[0], p[1] = 0xC4, n
+            out.size += 2
+        elif n < 65536:
+            p[0], p[1], p[2] = 0xC5, n >> 8, n & 255
+            out.size += 3
+        else:
+            p[0], p[1], p[2], p[3], p[4] = 0xC6, n >> 24, (n >> 16) & 255, (n >> 8) & 255, n & 255
+            out.size += 5
+
+    cdef int _raise_corrupt(self, uint64_t word) except -1 nogil:
+        with gil:
+            raise errors.Corrupt(f"segment {self.segments[word_slot(word)].id} of shard {self.shard} is corrupt at offset "
+                                 f"{word_offset(word)}; run \"kio check --shard {self.shard}\"")
+
+    # ---- the common operations ----
+
+    cdef const uint8_t* _address(self, uint64_t word, uint64_t* room) noexcept nogil:
+        """Where the record of a word stands, and how many bytes of records are left from there."""
+        cdef uint32_t slot = word_slot(word)
+        cdef uint64_t offset = word_offset(word)
+        cdef Segment* s = &self.segments[slot]
+        room[0] = s.end - offset if offset < s.end else 0
+        if slot == self.active and offset >= self.written:
+            return self.staging.data + (offset - self.written)
+        return s.base + offset
+
+    cdef bint _is_intact(self, const uint8_t* record, uint64_t room, uint32_t slot) noexcept nogil:
+        cdef Record header
+        return kio_guarded_header(&header, record, room) == 1 \
+            and kio_guarded_read(record, record_bytes(&header), self.segments[slot].crc_seed, NULL, 0, 0) == 1
+
+    cdef int _locate(self, const Operation* op, const uint8_t* key, Found* f) noexcept nogil:
+        """Find the key's word: THERE (`f` says where), NOT_THERE, or UNKNOWN."""
+        cdef uint32_t tag = tag_of(op.hash)
+        cdef Page* page
+        cdef uint64_t word
+        cdef int answer = NOT_THERE
+        f.page = page_of(op.hash)
+        page = &self.keydir.pages[f.page]
+        f.at = first_of(page, tag)
+        f.collides = False
+        while True:
+            word = page.words[f.at]
+            if word == 0 or word_tag(word) != tag:
+                return answer
+            f.record = self._address(word, &f.room)
+            if kio_guarded_peek(&f.header, f.record, f.room, key, op.key_length, op.keyspace) == 1:
+                if f.header.kind & KIND_MASK == KIND_PUT:
+                    f.word = word
+                    return THERE
+                answer = UNKNOWN
+            elif self._is_intact(f.record, f.room, word_slot(word)):
+                f.collides = True
+            else:
+                answer = UNKNOWN
+            f.at += 1
+
+    cdef int _run(self, uint32_t now_ms) except -1 nogil:
+        cdef uint32_t stop, i
+        cdef const Operation* op
+        cdef const uint8_t* key
+        while self.index < self.count:
+            stop = min(self.index + GROUP, self.count)
+            if stop - self.index > 1:
+                self._prefetch(self.index, stop)
+            for i in range(self.index, stop):
+                self.index = i
+                op = <const Operation*>self.ops[i]
+                key = self.ops[i] + sizeof(Operation)
+                if op.deadline and <int32_t>(now_ms - op.deadline) > 0:
+                    self._fail(i, CODE_TIMEOUT, "the deadline passed before the operation was executed; nothing was applied")
+                elif op.op >= OP_RARE:
+                    return RUN_RARE
+                elif op.key_length == 0:
+                    self._fail(i, CODE_KEY_EMPTY, "")
+                elif op.op == OP_GET:
+                    self._get(i, op, key)
+                elif op.op == OP_EXISTS:
+                    self._exists(i, op, key)
+                elif op.op == OP_SET or op.op == OP_DELETE:
+                    if self.refusal:
+                        self._refuse(i)
+                    elif op.value_length > self.value_bytes_max:
+                        self._fail(i, CODE_VALUE_TOO_LARGE, "")
+                    elif self.tail + ((RECORD_HEADER + op.key_length + op.value_length + 7) & ~<uint64_t>7) > self.limit:
+                        return RUN_ROTATE
+                    elif op.op == OP_SET:
+                        self._set(i, op, key)
+                    else:
+                        self._delete(i, op, key)
+                else:
+                    self._fail(i, CODE_UNKNOWN_OPERATION, "")
+            self.index = stop
+        return RUN_DONE
+
+    cdef void _prefetch(self, uint32_t start, uint32_t stop) noexcept nogil:
+        cdef uint32_t i, at, tag
+        cdef const Operation* op
+        cdef Page* page
+        cdef uint64_t room
+        cdef const uint8_t* record
+        for i in range(start, stop):
+            op = <const Operation*>self.ops[i]
+            page = &self.keydir.pages[page_of(op.hash)]
+            kio_prefetch(page.words + ((<uint64_t>tag_of(op.hash) * page.homes) >> TAG_BITS))
+        for i in range(start, stop):
+            op = <const Operation*>self.ops[i]
+            page = &self.keydir.pages[page_of(op.hash)]
+            tag = tag_of(op.hash)
+            at = first_of(page, tag)
+            if page.words[at] != 0 and word_tag(page.words[at]) == tag:
+                record = self._address(page.words[at], &room)
+                kio_prefetch(record)
+                kio_prefetch(record + 64)
+
+    cdef int _get(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil:
+        cdef Found f
+        cdef int found = self._locate(op, key, &f)
+        cdef Buffer* b = &self.replies
+        cdef Entry* entry
+        self.gets += 1
+        if found == THERE and f.header.lsn > self.served_lsn_max:
+            return self._fail(i, CODE_READ_ONLY, "the newest value of this key was lost by a failed sync")
+        if found == THERE and f.header.lsn >= self.suspect_lsn:
+            if self.parks and f.header.lsn > self.durable_lsn:
+                b = &self.parked
+            if b.count and b.size + f.header.value_length > self.reply_bytes_max:
+                return self._fail(i, CODE_REPLY_TOO_LARGE, "")
+            _reserve(b, sizeof(Entry) + f.header.value_length)
+            if kio_guarded_read(f.record, record_bytes(&f.header), self.segments[word_slot(f.word)].crc_seed,
+                                b.data + b.size + sizeof(Entry), key_offset(f.header.kind) + f.header.key_length,
+                                f.header.value_length) != 1:
+                return self._fail_corrupt(i, f.word)
+            entry = <Entry*>(b.data + b.size)
+            memset(entry, 0, sizeof(Entry))
+            entry.index, entry.status, entry.payload_length = i, VALUE, f.header.value_length
+            b.size += sizeof(Entry) + f.header.value_length
+            b.count += 1
+            self.hits += 1
+            self.bytes_read += f.header.value_length
+            return 0
+        return self._answer_missing(i, op, found)
+
+    cdef int _exists(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil:
+        cdef Found f
+        cdef int found = self._locate(op, key, &f)
+        self.gets += 1
+        if found == THERE and f.header.lsn > self.served_lsn_max:
+            return self._fail(i, CODE_READ_ONLY, "the newest value of this key was lost by a failed sync")
+        if found == THERE and f.header.lsn >= self.suspect_lsn:
+            if not self._is_intact(f.record, f.room, word_slot(f.word)):
+                return self._fail_corrupt(i, f.word)
+            self.hits += 1
+            return self._reply(&self.parked if self.parks and f.header.lsn > self.durable_lsn else &self.replies,
+                               i, DONE, NULL, 0)
+        return self._answer_missing(i, op, found)
+
+    cdef int _answer_missing(self, uint32_t i, const Operation* op, int found) except -1 nogil:
+        if found == UNKNOWN or self.suspect_lsn:
+            return self._fail_suspect(i)
+        self.misses += 1
+        return self._reply(&self.parked if self._is_fresh(op.hash) else &self.replies, i, ABSENT, NULL, 0)
+
+    cdef bint _is_fresh(self, uint64_t hash) noexcept nogil:
+        """Whether a tombstone that is not durable may be why a key of this hash is absent."""
+        cdef uint64_t bit = <uint64_t>1 << (hash & 63)
+        cdef uint32_t at = <uint32_t>(hash >> 6) % FRESH_WORDS
+        return self.parks and (self.fresh[0][at] | self.fresh[1][at]) & bit != 0
+
+    cdef int _set(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil:
+        cdef Found f
+        cdef int found
+        cdef uint64_t word, size, old_bytes
+        cdef Undo* undo
+        size = (<uint64_t>RECORD_HEADER + op.key_length + op.value_length + 7) & ~<uint64_t>7
+        _reserve(&self.staging, size)
+        _reserve(&self.undo, sizeof(Undo))
+        found = self._locate(op, key, &f)
+        word = make_word(tag_of(op.hash), self.active, self.tail)
+        undo = <Undo*>(self.undo.data + self.undo.size)
+        if found == THERE:
+            old_bytes = record_bytes(&f.header)
+            undo[0] = Undo(op.hash, f.word, word, <uint32_t>old_bytes, <uint32_t>size, op.keyspace)
+            self._append(KIND_PUT | FLAG_HIDES | (f.header.kind & FLAG_COLLIDES), op.keyspace, key, op.key_length,
+                         key + op.key_length, op.value_length)
+            self.keydir.pages[f.page].words[f.at] = word
+            self.segments[word_slot(f.word)].live_bytes -= old_bytes
+        else:
+            undo[0] = Undo(op.hash, 0, word, 0, <uint32_t>size, op.keyspace)
+            self.keydir.insert(f.page, word)
+            self._append(KIND_PUT | (FLAG_COLLIDES if f.collides or found == UNKNOWN else 0), op.keyspace, key,
+                         op.key_length, key + op.key_length, op.value_length)
+            self.keys[op.keyspace] += 1
+        self.undo.size += sizeof(Undo)
+        self.segments[self.active].live_bytes += size
+        self.sets += 1
+        return self._reply(&self.parked if self.parks else &self.replies, i, DONE, NULL, 0)
+
+    cdef int _delete(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil:
+        cdef Found f
+        cdef int found
+        cdef uint64_t old_bytes, bit
+        cdef Undo* undo
+        _reserve(&self.staging, (<uint64_t>RECORD_HEADER + op.key_length + 7) & ~<uint64_t>7)
+        _reserve(&self.undo, sizeof(Undo))
+        found = self._locate(op, key, &f)
+        self.deletes += 1
+        if found == NOT_THERE and self.suspect_lsn == 0:
+            return self._reply(&self.parked if self._is_fresh(op.hash) else &self.replies, i, ABSENT, NULL, 0)
+        if found == THERE:
+            old_bytes = record_bytes(&f.header)
+            undo = <Undo*>(self.undo.data + self.undo.size)
+            undo[0] = Undo(op.hash, f.word, 0, <uint32_t>old_bytes, 0, op.keyspace)
+            self.undo.size += sizeof(Undo)
+            self._append(KIND_TOMBSTONE | FLAG_HIDES | (f.header.kind & FLAG_COLLIDES), op.keyspace, key, op.key_length,
+                         NULL, 0)
+            self.keydir.remove_at(f.page, f.at)
+            self.segments[word_slot(f.word)].live_bytes -= old_bytes
+            self.keys[op.keyspace] -= 1
+        else:
+            # It may stand in a record that nobody can read: the tombstone makes sure that it never comes back.
+            self._append(KIND_TOMBSTONE | FLAG_HIDES | FLAG_COLLIDES, op.keyspace, key, op.key_length, NULL, 0)
+        if self.parks:
+            bit = <uint64_t>1 << (op.hash & 63)
+            self.fresh[0][<uint32_t>(op.hash >> 6) % FRESH_WORDS] |= bit
+        return self._reply(&self.parked if self.parks else &self.replies, i, DONE, NULL, 0)
+
+    cdef void _append(self, uint8_t kind, uint8_t keyspace, const uint8_t* key, uint16_t key_length, const uint8_t* value,
+                      uint32_t value_length) noexcept nogil:
+        """Stage one record; its room in `staging` and in the segment was made sure of."""
+        cdef uint8_t* p = self.staging.data + self.staging.size
+        cdef Record* r = <Record*>p
+        cdef uint64_t used = <uint64_t>RECORD_HEADER + key_length + value_length
+        cdef uint64_t size = (used + 7) & ~<uint64_t>7
+        self.lsn += 1
+        r.value_length = value_length
+        r.lsn = self.lsn
+        r.epoch = self.epoch
+        r.key_length = key_length
+        r.kind = kind
+        r.keyspace = keyspace
+        memcpy(p + RECORD_HEADER, key, key_length)
+        memcpy(p + RECORD_HEADER + key_length, value, value_length)
+        memset(p + used, 0, size - used)
+        r.crc = kio_crc32c(self.segments[self.active].crc_seed, p + 4, size - 4)
+        self.staging.size += size
+        self.tail += size
+        self.segments[self.active].end = self.tail
+        self.segments[self.active].record_bytes += size
+
+    # ---- replies ----
+
+    cdef int _reply(self, Buffer* b, uint32_t i, uint8_t status, const uint8_t* payload, uint32_t n) except -1 nogil:
+        cdef Entry* entry
+        _reserve(b, sizeof(Entry) + n)
+        entry = <Entry*>(b.data + b.size)
+        memset(entry, 0, sizeof(Entry))
+        entry.index, entry.status, entry.payload_length = i, status, n
+        memcpy(b.data + b.size + sizeof(Entry), payload, n)
+        b.size += sizeof(Entry) + n
+        b.count += 1
+        return 0
+
+    cdef int _fail(self, uint32_t i, uint8_t code, const char* message) except -1 nogil:
+        self.errors += 1
+        return self._reply(&self.replies, i, code, <const uint8_t*>message, <uint32_t>strlen(message))
+
+    cdef int _refuse(self, uint32_t i) except -1 nogil:
+        self.errors += 1
+        with gil:
+            return self._reply(&self.replies, i, self.refusal, <const uint8_t*>PyBytes_AS_STRING(self.refusal_message),
+                               <uint32_t>PyBytes_GET_SIZE(self.refusal_message))
+
+    cdef int _fail_corrupt(self, uint32_t i, uint64_t word) except -1 nogil:
+        cdef char text[200]
+        snprintf(text, sizeof(text), "segment %llu of shard %u is corrupt at offset %llu; run \"kio check --shard %u\"",
+                 <unsigned long long>self.segments[word_slot(word)].id, self.shard,
+                 <unsigned long long>word_offset(word), self.shard)
+        return self._fail(i, CODE_CORRUPT, text)
+
+    cdef int _fail_suspect(self, uint32_t i) except -1 nogil:
+        cdef char text[200]
+        snprintf(text, sizeof(text),
+                 "shard %u holds a damaged record that may be this key's; run \"kio check --shard %u\"", self.shard, self.shard)
+        return self._fail(i, CODE_CORRUPT, text)

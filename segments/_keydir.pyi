@@ -1,0 +1,4 @@
+class KeyDir:
+    used: int
+    allocated_bytes: int
+    def __len__(self) -> int: ...

@@ -1,0 +1,237 @@
+"""The offline examination of a data directory: reads everything, changes nothing, names every fault.
+
+It holds the locks that a daemon would hold, so it never looks at a directory in use. What it compares: manifest against
+files, headers and footers against the manifest, every record against its checksum, hints against records, content hashes.
+A torn tail, or segments that were not sealed, are no faults: they are what a crash leaves, and the next start mends them;
+they are told as notes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kio.errors import Corrupt, DirectoryInvalid, FormatTooNew, StorageError
+from kio.segments import _hints, format
+from kio.segments.disk import DISK, Disk, lock_file
+from kio.segments.identity import DirectoryIdentity, load, shard_path
+from kio.segments.manifest import NAME, Manifest, SegmentEntry
+from kio.segments.segment import RECORDS_START, segment_id, segment_name
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong, or, as a note, worth knowing."""
+
+    shard: int
+    file: str
+    #: In bytes from the start of the file.
+    offset: int
+    #: "missing", "header", "record", "hints", "footer", "content", "manifest", "stray", "torn tail", "unsealed".
+    kind: str
+    message: str
+
+
+@dataclass
+class Report:
+    """What an examination found; empty `faults` means that everything is well."""
+
+    faults: list[Fault] = field(default_factory=list)
+    notes: list[Fault] = field(default_factory=list)
+    records: int = 0
+    segments: int = 0
+    bytes: int = 0
+    shards: int = 0
+
+
+Progress = Callable[[int, int], None]
+
+
+def check_directory(
+    data: Path, shard: int | None = None, *, progress: Progress | None = None, disk: Disk = DISK
+) -> Report:
+    """Examine a data directory, or one shard of it, that no daemon is using.
+
+    Args:
+        progress: called with (bytes done, bytes in all) after each segment.
+
+    Raises:
+        DirectoryInUse: when a daemon is using it.
+        DirectoryInvalid, FormatTooNew: when it is no data directory, or a newer kio's.
+    Cost: reads every byte once; memory for one segment's hints.
+    """
+    identity = load(data)
+    if shard is not None and not 0 <= shard < identity.shards:
+        raise DirectoryInvalid(f"{data} has shards 0 to {identity.shards - 1}, no shard {shard}")
+    lock = lock_file(data / "LOCK")
+    try:
+        report = Report()
+        shards = range(identity.shards) if shard is None else [shard]
+        total = sum(p.stat().st_size for s in shards for p in shard_path(data, s).glob("*.seg"))
+        for number in shards:
+            _ShardCheck(data, identity, number, report, disk, lambda: progress and progress(report.bytes, total)).run()
+        return report
+    finally:
+        lock.release()
+
+
+class _ShardCheck:
+    """The examination of one shard."""
+
+    def __init__(
+        self,
+        data: Path,
+        identity: DirectoryIdentity,
+        shard: int,
+        report: Report,
+        disk: Disk,
+        tick: Callable[[], object],
+    ) -> None:
+        self._directory = shard_path(data, shard)
+        self._identity = identity
+        self._shard = shard
+        self._report = report
+        self._disk = disk
+        self._tick = tick
+
+    def run(self) -> None:
+        self._report.shards += 1
+        try:
+            manifest = Manifest.load(self._directory, self._shard, self._identity.directory_id, self._disk)
+        except FormatTooNew:
+            raise
+        except StorageError as error:
+            self._fault(NAME, 0, "manifest", str(error))
+            return
+        if manifest.torn_bytes:
+            self._note(NAME, 0, "torn tail", f"{manifest.torn_bytes} bytes of an edit that was never complete")
+        unsealed_last = 0
+        for entry in sorted(manifest.state.segments.values(), key=lambda e: e.id):
+            self._report.segments += 1
+            name = segment_name(entry.id)
+            try:
+                fd = self._disk.open(self._directory / name)
+            except FileNotFoundError:
+                self._fault(name, 0, "missing", "the manifest names this segment, and it is not there")
+                continue
+            try:
+                unsealed_last = self._segment(fd, entry, unsealed_last)
+            except OSError as error:
+                self._fault(name, 0, "content", f"it cannot be read: {error}")
+            finally:
+                self._disk.close(fd)
+            self._tick()
+        self._strays(manifest)
+
+    def _strays(self, manifest: Manifest) -> None:
+        for name in self._disk.names(self._directory):
+            number = segment_id(name)
+            if number is not None and number not in manifest.state.segments:
+                self._stray(name, number, manifest)
+            elif name.endswith(".aside"):
+                self._note(name, 0, "stray", "records behind a hole, set aside by recovery")
+
+    def _stray(self, name: str, number: int, manifest: Manifest) -> None:
+        fd = self._disk.open(self._directory / name)
+        try:
+            size = self._disk.size(fd)
+            records = 0
+            if number >= manifest.state.next_id and size > RECORDS_START:
+                header = format.decode_header(self._disk.read(fd, RECORDS_START, 0))
+                seed = format.crc_seed(self._shard, number, header.salt)
+                mapping = self._disk.map(fd, size)
+                records = _hints.scan(mapping, RECORDS_START, size, seed, self._identity.seed).records
+        except Corrupt:
+            records = 0
+        finally:
+            self._disk.close(fd)
+        if records:
+            self._fault(
+                name, 0, "manifest", f"the manifest lost its end: it does not know this segment of {records} records"
+            )
+        else:
+            self._note(name, 0, "stray", "the manifest does not know this file; it changes nothing")
+
+    def _segment(self, fd: int, entry: SegmentEntry, unsealed_last: int) -> int:
+        """Examine one segment; the last LSN if it was never sealed."""
+        name = segment_name(entry.id)
+        size = self._disk.size(fd)
+        self._report.bytes += size
+        if size <= RECORDS_START:
+            self._fault(name, size, "missing", f"it has only {size} bytes")
+            return unsealed_last
+        self._header(name, fd, entry)
+        mapping = self._disk.map(fd, size)
+        seed = format.crc_seed(self._shard, entry.id, entry.salt)
+        is_sealed = entry.state == "sealed"
+        stop = min(entry.end or size, size)
+        scan = _hints.scan(mapping, RECORDS_START, stop, seed, self._identity.seed, not is_sealed)
+        self._report.records += scan.records
+        for offset, length in scan.damaged:
+            self._fault(name, offset, "record", f"{length} bytes are no valid records; valid ones follow")
+        if entry.end and scan.end != entry.end:
+            self._fault(
+                name, scan.end, "record", f"no valid record up to offset {entry.end}, where the manifest ends them"
+            )
+        if is_sealed:
+            self._sealed(name, fd, size, entry, scan)
+            return unsealed_last
+        if scan.torn_bytes and not entry.end:
+            self._note(
+                name, scan.end, "torn tail", f"{scan.torn_bytes} bytes behind the last record; the next start cuts them"
+            )
+        self._note(name, 0, "unsealed", f"{scan.records} records up to offset {scan.end}; the next start scans them")
+        if scan.records and unsealed_last and scan.lsn_first != unsealed_last + 1:
+            self._fault(
+                name, RECORDS_START, "record", f"LSN {scan.lsn_first} follows {unsealed_last}: records are missing"
+            )
+        return scan.lsn_max or unsealed_last
+
+    def _header(self, name: str, fd: int, entry: SegmentEntry) -> None:
+        try:
+            header = format.decode_header(self._disk.read(fd, RECORDS_START, 0))
+        except Corrupt as error:
+            self._fault(name, 0, "header", f"{error}; the records are read by what the manifest says")
+            return
+        expected = format.Header(self._shard, entry.id, self._identity.directory_id, entry.salt, entry.epoch)
+        if header != expected:
+            self._fault(name, 0, "header", f"it is that of segment {header.segment} of shard {header.shard}")
+
+    def _sealed(self, name: str, fd: int, size: int, entry: SegmentEntry, scan: _hints.Scan) -> None:
+        if entry.damaged:
+            self._fault(name, scan.end, "record", "records were unreadable already when it was sealed")
+        footer_at = max(0, size - format.FOOTER.size)
+        try:
+            footer = format.decode_footer(self._disk.read(fd, format.FOOTER.size, footer_at))
+        except Corrupt as error:
+            self._fault(name, footer_at, "footer", str(error))
+            return
+        if (footer.shard, footer.segment, footer.salt, footer.end, footer.content_hash) != (
+            self._shard, entry.id, entry.salt, entry.end, entry.hash,
+        ):  # fmt: skip
+            self._fault(name, footer_at, "footer", "it is not the one that the manifest names")
+            return
+        hints = self._disk.read(fd, footer_at - footer.hints_offset, footer.hints_offset)
+        if size != entry.size or len(hints) != footer.hints * format.HINT.size:
+            self._fault(
+                name, footer.hints_offset, "hints", f"the file has {size} bytes, the manifest says {entry.size}"
+            )
+        elif _hints.crc32c(hints) != footer.hints_crc:
+            self._fault(name, footer.hints_offset, "hints", "they fail their checksum")
+        elif hints != scan.hints and not scan.damaged and scan.end == entry.end:
+            self._fault(name, footer.hints_offset, "hints", "they are not those of the records")
+        content = hashlib.blake2b(digest_size=16)
+        for at in range(0, entry.end, 4 << 20):
+            content.update(self._disk.read(fd, min(4 << 20, entry.end - at), at))
+        if content.digest() != entry.hash and not any(
+            f.file == name and f.shard == self._shard for f in self._report.faults
+        ):
+            self._fault(name, 0, "content", "its content hash is not the one that the manifest names")
+
+    def _fault(self, file: str, offset: int, kind: str, message: str) -> None:
+        self._report.faults.append(Fault(self._shard, file, offset, kind, message))
+
+    def _note(self, file: str, offset: int, kind: str, message: str) -> None:
+        self._report.notes.append(Fault(self._shard, file, offset, kind, message))

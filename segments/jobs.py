@@ -1,0 +1,156 @@
+"""Jobs: what may take long, cut off from the store's thread.
+
+A job is made by the store, run once in any helper thread (it holds no GIL while it waits for the disk), and handed back
+to the store, which alone changes its own state. `run` never raises: the outcome is in `error`. Running a job twice is
+harmless: who cannot wait for the helper runs it himself, and whoever comes second finds it done.
+
+    sync     fdatasync of every file that holds records which are not durable
+    prepare  the next segment: file, blocks, header, name and manifest edit, all durable, before anybody needs it
+    seal     hints, footer and content hash of a segment that takes no more records; its records are durable already
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from kio.segments import _hints, format
+from kio.segments.disk import Disk
+from kio.segments.manifest import Manifest, SegmentEntry, sealed_edit
+from kio.segments.segment import RECORDS_START, Segment, make_segment
+
+_CHUNK_BYTES: Final = 4 << 20
+
+
+class Job:
+    """One piece of work. `error` is what went wrong, or None; read it after `run`."""
+
+    kind: str
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.took_ms = 0.0
+        self._lock = threading.Lock()
+        self._has_run = False
+
+    def run(self) -> None:
+        """Do the work, unless it was done; returns when it is done."""
+        with self._lock:
+            if self._has_run:
+                return
+            started = time.perf_counter()
+            try:
+                self._work()
+            except Exception as error:  # noqa: BLE001 - whatever it was, the store has to know
+                self.error = error
+            self.took_ms = (time.perf_counter() - started) * 1000
+            self._has_run = True
+
+    def _work(self) -> None:
+        raise NotImplementedError
+
+
+class SyncJob(Job):
+    """Make everything up to `lsn` durable."""
+
+    kind = "sync"
+
+    def __init__(self, disk: Disk, segments: list[Segment], lsn: int, unsynced_bytes: int) -> None:
+        super().__init__()
+        self.segments = segments
+        self.lsn = lsn
+        self.unsynced_bytes = unsynced_bytes
+        self._disk = disk
+
+    def _work(self) -> None:
+        # Oldest first: when a later segment is durable, the earlier ones are, so a power cut leaves no hole.
+        for segment in self.segments:
+            self._disk.sync_data(segment.fd)
+
+
+class PrepareJob(Job):
+    """Make the segment that will be active next."""
+
+    kind = "prepare"
+
+    def __init__(
+        self, disk: Disk, directory: Path, shard: int, manifest: Manifest, entry: SegmentEntry, capacity: int
+    ) -> None:
+        super().__init__()
+        self.segment: Segment | None = None
+        self._disk = disk
+        self._directory = directory
+        self._shard = shard
+        self._manifest = manifest
+        self._entry = entry
+        self._capacity = capacity
+
+    def _work(self) -> None:
+        entry = self._entry
+        segment = make_segment(
+            self._disk, self._directory, self._shard, self._manifest.directory_id, entry, self._capacity
+        )
+        try:
+            self._manifest.append({"t": "create", "id": entry.id, "salt": entry.salt, "epoch": entry.epoch})
+        except OSError:
+            segment.close(self._disk)
+            raise
+        self.segment = segment
+
+
+class SealJob(Job):
+    """Write hints and footer behind the records of `segment`."""
+
+    kind = "seal"
+
+    def __init__(
+        self, disk: Disk, shard: int, seed: int, manifest: Manifest, segment: Segment, live_bytes: int, dead_bytes: int
+    ) -> None:
+        super().__init__()
+        self.segment = segment
+        self.entry: SegmentEntry | None = None
+        self._disk = disk
+        self._shard = shard
+        self._seed = seed
+        self._manifest = manifest
+        self._live_bytes = live_bytes
+        self._dead_bytes = dead_bytes
+
+    def _work(self) -> None:
+        segment = self.segment
+        self._manifest.append({"t": "sealing", "id": segment.id, "end": segment.end, "lsn": segment.lsn_last})
+        scan = _hints.scan(segment.mapping, RECORDS_START, segment.end, segment.crc_seed, self._seed)
+        crc, size = self._write_hints(scan.hints)
+        footer = format.Footer(
+            self._shard, segment.id, segment.salt, segment.end, segment.end, len(scan.hints) // format.HINT.size,
+            scan.puts, scan.tombstones, self._live_bytes, self._dead_bytes, scan.lsn_min, scan.lsn_max, scan.epoch_max,
+            crc, self._content_hash(),
+        )  # fmt: skip
+        self._disk.write(segment.fd, format.encode_footer(footer), size)
+        size += format.FOOTER.size
+        self._disk.truncate(segment.fd, size)
+        self._disk.sync(segment.fd)
+        entry = SegmentEntry(
+            segment.id, segment.salt, segment.epoch, "sealed", segment.end, size, scan.records, scan.lsn_min,
+            max(scan.lsn_max, segment.lsn_last), scan.epoch_max, footer.content_hash,
+            bool(scan.damaged) or scan.end != segment.end,
+        )  # fmt: skip
+        self._manifest.append(sealed_edit(entry))
+        self.entry = entry
+
+    def _write_hints(self, hints: bytes) -> tuple[int, int]:
+        """(CRC32C of the hints, offset behind them)."""
+        view = memoryview(hints)
+        for at in range(0, len(view), _CHUNK_BYTES):
+            self._disk.write(self.segment.fd, view[at : at + _CHUNK_BYTES], self.segment.end + at)
+        return _hints.crc32c(hints), self.segment.end + len(hints)
+
+    def _content_hash(self) -> bytes:
+        # By reading, not through the mapping: a page that cannot be read is an OSError here, not a SIGBUS.
+        content = hashlib.blake2b(digest_size=16)
+        for at in range(0, self.segment.end, _CHUNK_BYTES):
+            content.update(self._disk.read(self.segment.fd, min(_CHUNK_BYTES, self.segment.end - at), at))
+        return content.digest()

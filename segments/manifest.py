@@ -1,0 +1,281 @@
+"""The manifest: which segments a shard has and in which state, as a log of checksummed edits.
+
+It is the only truth at open: a file that no edit names changes nothing, a segment that is named and missing is an error.
+
+    MANIFEST = header, edit*
+    header   magic "KIOMANI\\n", version u16, 0 u16, shard u32, directory id 16, CRC32C of the 32 bytes before: u32
+    edit     payload length u32, CRC32C u32 over (sequence number, payload) continued from the length, sequence number u64
+             from 1 without gaps, payload: a msgpack map with "t", its type
+
+    t        fields                                         meaning
+    create   id, salt, epoch                                a segment was made, and may hold records from now on
+    sealing  id, end, lsn                                   no more records come; they end here and are durable
+    sealed   id, end, size, records, lsn_min, lsn_max,      hints and footer are durable as well
+             epoch_max, hash, damaged
+    drop     id                                             the segment is gone, or about to be unlinked
+    epoch    epoch                                          raised by an unclean open
+    floor    keyspace, epoch, lsn                           a clear record up to here is durable
+    open     (none)                                         in use; without a later `close` the next open is an unclean one
+    close    epoch, lsn                                     clean stop, all sealed
+    next     id                                             the next segment id, where the manifest was written anew
+
+Each edit is durable (fdatasync) when `append` returns. When the file passes 1 MiB it is written anew with what still
+counts, by temporary file, fsync, rename, directory fsync.
+Crash: an edit that was being appended is a torn tail and is cut. A bad edit with a valid one behind it is corruption. As the
+two look alike at the very end of the file, recovery refuses a torn manifest when there is a later segment that holds records.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgpack
+
+from kio.errors import Corrupt, FormatTooNew
+from kio.segments._hints import crc32c
+from kio.segments.disk import DISK, Disk
+
+NAME: Final = "MANIFEST"
+VERSION: Final = 1
+MAGIC: Final = b"KIOMANI\n"
+HEADER: Final = struct.Struct("<8sHHI16s")
+EDIT: Final = struct.Struct("<IIQ")
+#: An edit is a few hundred bytes; a longer length is damage.
+EDIT_BYTES_MAX: Final = 64 * 1024
+REWRITE_BYTES: Final = 1 << 20
+assert HEADER.size == 32
+
+
+@dataclass
+class SegmentEntry:
+    """What the manifest knows of one segment; offsets and sizes in bytes."""
+
+    id: int
+    salt: int
+    epoch: int
+    #: "active", "sealing" or "sealed".
+    state: str = "active"
+    end: int = 0
+    size: int = 0
+    records: int = 0
+    lsn_min: int = 0
+    lsn_max: int = 0
+    epoch_max: int = 0
+    hash: bytes = b""
+    #: Records were unreadable when it was sealed.
+    damaged: bool = False
+
+
+@dataclass
+class State:
+    """What all edits together say."""
+
+    segments: dict[int, SegmentEntry] = field(default_factory=dict)
+    epoch: int = 1
+    #: Higher than every segment id that was ever used.
+    next_id: int = 1
+    #: keyspace -> (epoch, LSN)
+    floors: dict[int, tuple[int, int]] = field(default_factory=dict)
+    is_closed: bool = True
+    #: The last LSN at the last clean stop.
+    lsn: int = 0
+
+    def apply(self, edit: dict[str, Any]) -> None:
+        """Take one edit over.
+
+        Raises:
+            KeyError, TypeError, ValueError: when the edit does not fit the state.
+        """
+        kind = edit["t"]
+        if kind == "create":
+            if edit["id"] in self.segments or edit["id"] < self.next_id:
+                raise ValueError(f"segment {edit['id']} is made twice")
+            self.segments[edit["id"]] = SegmentEntry(edit["id"], edit["salt"], edit["epoch"])
+            self.next_id = edit["id"] + 1
+        elif kind == "sealing":
+            entry = self.segments[edit["id"]]
+            entry.state, entry.end, entry.lsn_max = "sealing", edit["end"], edit["lsn"]
+        elif kind == "sealed":
+            entry = self.segments[edit["id"]]
+            entry.state = "sealed"
+            for name in ("end", "size", "records", "lsn_min", "lsn_max", "epoch_max", "hash", "damaged"):
+                setattr(entry, name, edit[name])
+        elif kind == "drop":
+            del self.segments[edit["id"]]
+        elif kind == "epoch":
+            self.epoch = max(self.epoch, edit["epoch"])
+        elif kind == "floor":
+            floor = (edit["epoch"], edit["lsn"])
+            self.floors[edit["keyspace"]] = max(self.floors.get(edit["keyspace"], (0, 0)), floor)
+        elif kind == "open":
+            self.is_closed = False
+        elif kind == "close":
+            self.is_closed, self.epoch, self.lsn = True, edit["epoch"], edit["lsn"]
+        elif kind == "next":
+            self.next_id = edit["id"]
+        else:
+            raise ValueError(f"unknown edit {kind!r}")
+
+    def edits(self) -> list[dict[str, Any]]:
+        """The shortest log that gives this state."""
+        out: list[dict[str, Any]] = [{"t": "close", "epoch": self.epoch, "lsn": self.lsn}]
+        out += [{"t": "floor", "keyspace": k, "epoch": e, "lsn": lsn} for k, (e, lsn) in self.floors.items()]
+        for s in self.segments.values():
+            out.append({"t": "create", "id": s.id, "salt": s.salt, "epoch": s.epoch})
+            if s.state == "sealing":
+                out.append({"t": "sealing", "id": s.id, "end": s.end, "lsn": s.lsn_max})
+            elif s.state == "sealed":
+                out.append(sealed_edit(s))
+        out.append({"t": "next", "id": self.next_id})
+        if not self.is_closed:
+            out.append({"t": "open"})
+        return out
+
+
+def sealed_edit(s: SegmentEntry) -> dict[str, Any]:
+    """The edit that says a segment is sealed as `s` describes it."""
+    names = ("id", "end", "size", "records", "lsn_min", "lsn_max", "epoch_max", "hash", "damaged")
+    return {"t": "sealed"} | {name: getattr(s, name) for name in names}
+
+
+class Manifest:
+    """A shard's manifest, open for appending. `append` may be called from any thread."""
+
+    def __init__(self, path: Path, shard: int, directory_id: bytes, disk: Disk) -> None:
+        self.path = path
+        self.shard = shard
+        self.directory_id = directory_id
+        self.state = State()
+        #: Bytes of a torn last edit that `load` found; 0 when it was whole.
+        self.torn_bytes = 0
+        self._disk = disk
+        self._lock = threading.Lock()
+        self._fd = -1
+        self._end = 0
+        self._sequence = 0
+        self._failure: OSError | None = None
+
+    @classmethod
+    def create(cls, directory: Path, shard: int, directory_id: bytes, disk: Disk = DISK) -> None:
+        """Make the empty manifest of a new shard, durably."""
+        cls(directory / NAME, shard, directory_id, disk)._rewrite()
+
+    @classmethod
+    def load(cls, directory: Path, shard: int, directory_id: bytes, disk: Disk = DISK) -> Manifest:
+        """Read a manifest; nothing is written, not even the torn tail is cut (`start` does that).
+
+        Raises:
+            Corrupt: when the manifest is missing, of another shard, or damaged anywhere but in its last edit.
+            FormatTooNew: when a newer kio wrote it.
+        """
+        self = cls(directory / NAME, shard, directory_id, disk)
+        try:
+            fd = disk.open(self.path)
+        except FileNotFoundError:
+            raise Corrupt(f"the manifest of shard {shard} is missing: {self.path}; restore it from a copy") from None
+        try:
+            data = disk.read(fd, disk.size(fd), 0)
+        finally:
+            disk.close(fd)
+        self._parse(data)
+        return self
+
+    def start(self) -> None:
+        """Open for appending: cut the torn tail, if any."""
+        self._fd = self._disk.open(self.path, writable=True)
+        if self.torn_bytes:
+            self._disk.truncate(self._fd, self._end)
+            self._disk.sync(self._fd)
+
+    def append(self, *edits: dict[str, Any]) -> None:
+        """Make edits durable, all in one write and one fdatasync, and take them over.
+
+        Raises:
+            OSError: when the disk refuses; the manifest takes no edit from then on, since nobody knows what is on disk.
+        """
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            data = b"".join(self._encode(self._sequence + i, edit) for i, edit in enumerate(edits, 1))
+            try:
+                self._disk.write(self._fd, data, self._end)
+                self._disk.sync_data(self._fd)
+            except OSError as error:
+                self._failure = error
+                raise
+            self._end += len(data)
+            self._sequence += len(edits)
+            for edit in edits:
+                self.state.apply(edit)
+            if self._end > REWRITE_BYTES:
+                self._disk.close(self._fd)
+                self._rewrite()
+                self._fd = self._disk.open(self.path, writable=True)
+
+    def close(self) -> None:
+        """Close the descriptor; every edit is durable already."""
+        if self._fd >= 0:
+            self._disk.close(self._fd)
+            self._fd = -1
+
+    def _rewrite(self) -> None:
+        head = HEADER.pack(MAGIC, VERSION, 0, self.shard, self.directory_id)
+        edits = self.state.edits()
+        data = head + struct.pack("<I", crc32c(head))
+        data += b"".join(self._encode(i, edit) for i, edit in enumerate(edits, 1))
+        self._disk.replace(self.path, data)
+        self._sequence = len(edits)
+        self._end = len(data)
+
+    @staticmethod
+    def _encode(sequence: int, edit: dict[str, Any]) -> bytes:
+        payload: bytes = msgpack.packb(edit)
+        return EDIT.pack(len(payload), _edit_crc(sequence, payload), sequence) + payload
+
+    def _parse(self, data: bytes) -> None:
+        where = f"the manifest of shard {self.shard}"
+        head = data[: HEADER.size]
+        if len(data) < HEADER.size + 4 or struct.unpack_from("<I", data, HEADER.size)[0] != crc32c(head):
+            raise Corrupt(f"{where} is corrupt at offset 0: {self.path}; restore it from a copy")
+        magic, version, _, shard, directory_id = HEADER.unpack(head)
+        if magic != MAGIC or shard != self.shard or directory_id != self.directory_id:
+            raise Corrupt(f"{where} is that of shard {shard} of directory {directory_id.hex()}: {self.path}")
+        if version > VERSION:
+            raise FormatTooNew(f"{where} has format version {version}, this kio reads up to {VERSION}")
+        at = HEADER.size + 4
+        sequence = 0
+        while (payload := _edit_at(data, at, sequence + 1)) is not None:
+            try:
+                self.state.apply(msgpack.unpackb(payload))
+            except (KeyError, TypeError, ValueError) as error:
+                raise Corrupt(f"{where} contradicts itself at offset {at}: {error}") from error
+            sequence += 1
+            at += EDIT.size + len(payload)
+        if at < len(data):
+            for later in range(at + 1, len(data)):
+                if _edit_at(data, later, None, above=sequence) is not None:
+                    raise Corrupt(f"{where} is corrupt at offset {at}, valid edits follow at {later}: {self.path}")
+        self.torn_bytes = len(data) - at
+        self._end = at
+        self._sequence = sequence
+
+
+def _edit_crc(sequence: int, payload: bytes) -> int:
+    return crc32c(struct.pack("<Q", sequence) + payload, len(payload))
+
+
+def _edit_at(data: bytes, at: int, sequence: int | None, above: int = 0) -> bytes | None:
+    """The payload of the valid edit at offset `at` with this sequence number (any higher than `above` if None), or None."""
+    if at + EDIT.size > len(data):
+        return None
+    length, crc, found = EDIT.unpack_from(data, at)
+    if length > EDIT_BYTES_MAX or at + EDIT.size + length > len(data):
+        return None
+    if found != sequence if sequence is not None else not above < found <= above + (1 << 20):
+        return None
+    payload = data[at + EDIT.size : at + EDIT.size + length]
+    return payload if crc == _edit_crc(found, payload) else None

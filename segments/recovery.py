@@ -1,0 +1,294 @@
+"""Recovery: from the files of a shard directory to everything a store needs, the same after any number of crashes.
+
+    manifest ---> sealed segments: hints from their ends             --+
+             ---> segments never sealed: scanned, torn tail cut      --+--> sources --> KeyDir (_hints.rebuild)
+             ---> stray files: refused, removed or left              --+
+
+Rules (what a crash can leave, and what is damage):
+  * A segment that the manifest names and that is missing, or too short to hold a record, is an error for the whole shard.
+  * Sealed: when footer or hints fail, the records are scanned instead (counted, logged). Records that then fail are damage.
+  * Never sealed: what stands behind the last valid record is a torn tail and is cut. Damage with valid records behind it, or
+    below an end that the manifest knows to be durable, is corruption.
+  * Damage whose keys nobody knows makes older records suspect: `suspect_lsn` is the highest LSN that may be lost; what it
+    may hide is answered Corrupt by the engine, until an operator decides.
+  * The records of the segments that were never sealed have consecutive LSNs. A gap between two of them (a power cut kept a
+    later one and lost the end of an earlier one) ends the log: what is behind was never promised, and is set aside.
+  * A stray file whose id was never given out is a leftover of a crash while it was made: it is removed when it holds no
+    record, and refused as corruption when it does (then it is the manifest that lost its end).
+Everything is made durable before the manifest says so; a crash in here is met by running it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kio.errors import Corrupt, FormatTooNew
+from kio.log import Log
+from kio.segments import _hints, format
+from kio.segments.disk import Disk
+from kio.segments.identity import DirectoryIdentity
+from kio.segments.manifest import Manifest, SegmentEntry
+from kio.segments.segment import RECORDS_START, Descriptors, Segment, map_segment, segment_id, segment_name
+
+
+@dataclass
+class Source:
+    """A segment and its hints, which may lie in the segment's own mapping."""
+
+    segment: Segment
+    hints: bytes | memoryview
+    record_bytes: int
+    is_sealed: bool
+
+
+@dataclass
+class Recovered:
+    """What recovery found."""
+
+    sources: list[Source] = field(default_factory=list)
+    floors: dict[int, tuple[int, int]] = field(default_factory=dict)
+    lsn: int = 0
+    epoch: int = 1
+    suspect_lsn: int = 0
+    was_clean: bool = True
+    #: Sealed segments whose records had to be scanned because footer or hints were damaged.
+    scanned_sealed: int = 0
+    torn_bytes: int = 0
+
+
+class Recovery:
+    """One run of recovery; `run` does it."""
+
+    def __init__(
+        self,
+        directory: Path,
+        identity: DirectoryIdentity,
+        shard: int,
+        manifest: Manifest,
+        disk: Disk,
+        descriptors: Descriptors,
+    ) -> None:
+        self._directory = directory
+        self._identity = identity
+        self._shard = shard
+        self._manifest = manifest
+        self._disk = disk
+        self._descriptors = descriptors
+        self._log = Log(__name__, shard=shard)
+        self._found = Recovered()
+
+    def run(self) -> Recovered:
+        """Recover.
+
+        Raises:
+            Corrupt: when the shard cannot be served at all.
+            FormatTooNew: when a newer kio wrote a part of it; nothing was modified.
+        """
+        state = self._manifest.state
+        found = self._found
+        found.was_clean = state.is_closed
+        found.floors = dict(state.floors)
+        found.epoch = state.epoch
+        found.lsn = state.lsn
+        self._refuse_newer()
+        strays = self._strays()
+        self._manifest.start()
+        for path in strays:
+            self._disk.unlink(path)
+        entries = [state.segments[number] for number in sorted(state.segments)]
+        for entry in entries:
+            if entry.state == "sealed":
+                self._recover_sealed(entry)
+        self._recover_unsealed([entry for entry in entries if entry.state != "sealed"])
+        for epoch, lsn in found.floors.values():
+            found.lsn = max(found.lsn, lsn)
+            found.epoch = max(found.epoch, epoch)
+        return found
+
+    def _path(self, segment: int) -> Path:
+        return self._directory / segment_name(segment)
+
+    def _refuse_newer(self) -> None:
+        """Look at every header before anything is changed."""
+        for entry in self._manifest.state.segments.values():
+            try:
+                fd = self._disk.open(self._path(entry.id))
+            except FileNotFoundError:
+                continue
+            try:
+                format.decode_header(self._disk.read(fd, RECORDS_START, 0))
+            except Corrupt as error:
+                self._log.error("damaged header", segment=entry.id, reason=str(error), run="kio check")
+            finally:
+                self._disk.close(fd)
+
+    def _strays(self) -> list[Path]:
+        """Files to remove; a file that shows that the manifest lost its end is an error instead."""
+        remove = []
+        for name in self._disk.names(self._directory):
+            number = segment_id(name)
+            path = self._directory / name
+            if number is None:
+                if name.endswith(".tmp"):
+                    remove.append(path)
+                continue
+            if number in self._manifest.state.segments:
+                continue
+            if number < self._manifest.state.next_id:
+                self._log.warning("stray file ignored", file=name)
+                continue
+            if self._holds_records(path, number):
+                raise Corrupt(
+                    f"the manifest of shard {self._shard} does not know segment {number}, which holds records: the "
+                    f"manifest lost its end; restore {self._manifest.path} from a copy"
+                )
+            remove.append(path)
+        return remove
+
+    def _holds_records(self, path: Path, number: int) -> bool:
+        fd = self._disk.open(path)
+        try:
+            size = self._disk.size(fd)
+            if size <= RECORDS_START:
+                return False
+            header = format.decode_header(self._disk.read(fd, RECORDS_START, 0))
+            if header.directory_id != self._identity.directory_id or header.shard != self._shard:
+                return False
+            seed = format.crc_seed(self._shard, number, header.salt)
+            scan = _hints.scan(self._disk.map(fd, size), RECORDS_START, size, seed, self._identity.seed)
+            return scan.records > 0
+        except Corrupt:
+            return False
+        finally:
+            self._disk.close(fd)
+
+    # ---- sealed ----
+
+    def _recover_sealed(self, entry: SegmentEntry) -> None:
+        found = self._found
+        segment = map_segment(self._disk, self._path(entry.id), self._shard, entry)
+        segment.is_synced = True
+        hints: bytes | memoryview
+        try:
+            hints = self._hints_of(segment, entry)
+        except (Corrupt, OSError) as error:
+            found.scanned_sealed += 1
+            scan = _hints.scan(
+                segment.mapping,
+                RECORDS_START,
+                min(entry.end, segment.capacity),
+                segment.crc_seed,
+                self._identity.seed,
+                False,
+            )
+            self._log.error(
+                "damaged hints, scanned", segment=entry.id, records=scan.records, reason=str(error), run="kio check"
+            )
+            hints = scan.hints
+            if scan.damaged or scan.end != entry.end:
+                found.suspect_lsn = max(found.suspect_lsn, entry.lsn_max + 1)
+                segment.end = min(entry.end, segment.capacity)
+        self._descriptors.keep(segment.path, segment.fd)
+        segment.fd = -1
+        clears, damaged = _hints.specials(hints)
+        for _, _, lsn in damaged:
+            found.suspect_lsn = max(found.suspect_lsn, lsn + 1)
+        if entry.damaged:
+            found.suspect_lsn = max(found.suspect_lsn, entry.lsn_max + 1)
+        self._note_clears(clears)
+        found.lsn = max(found.lsn, entry.lsn_max)
+        found.epoch = max(found.epoch, entry.epoch_max)
+        found.sources.append(Source(segment, hints, segment.end - RECORDS_START, True))
+
+    def _hints_of(self, segment: Segment, entry: SegmentEntry) -> memoryview:
+        fd = segment.fd
+        size = self._disk.size(fd)
+        footer = format.decode_footer(self._disk.read(fd, format.FOOTER.size, max(0, size - format.FOOTER.size)))
+        length = footer.hints * format.HINT.size
+        if (footer.shard, footer.segment, footer.salt) != (self._shard, entry.id, entry.salt) or (
+            footer.end,
+            footer.content_hash,
+            footer.hints_offset + length + format.FOOTER.size,
+        ) != (entry.end, entry.hash, size):
+            raise Corrupt("the footer is not the one that the manifest names")
+        hints = memoryview(segment.mapping)[footer.hints_offset : footer.hints_offset + length]
+        if _hints.crc32c_mapped(hints) != footer.hints_crc:
+            raise Corrupt("the hints fail their checksum")
+        return hints
+
+    # ---- never sealed ----
+
+    def _recover_unsealed(self, entries: list[SegmentEntry]) -> None:
+        found = self._found
+        last = 0
+        is_over = False
+        for entry in entries:
+            segment = map_segment(self._disk, self._path(entry.id), self._shard, entry, writable=True)
+            stop = min(entry.end or segment.capacity, segment.capacity)
+            scan = _hints.scan(segment.mapping, RECORDS_START, stop, segment.crc_seed, self._identity.seed)
+            if scan.records == 0 and not scan.torn_bytes and not entry.end:
+                self._drop(segment)
+                continue
+            if is_over or (scan.records and last and scan.lsn_first != last + 1):
+                is_over = True
+                self._set_aside(segment, scan)
+                continue
+            if entry.end and (scan.end != entry.end or scan.damaged):
+                found.suspect_lsn = max(found.suspect_lsn, entry.lsn_max + 1)
+                self._log.error("corruption", segment=entry.id, offset=scan.end, run="kio check")
+                segment.end = stop
+                segment.lsn_last = entry.lsn_max
+            else:
+                self._cut(segment, scan)
+                segment.lsn_last = scan.lsn_max
+            for offset, size in scan.damaged:
+                self._log.error("corruption", segment=entry.id, offset=offset, bytes=size, run="kio check")
+            clears, damaged = _hints.specials(scan.hints)
+            for _, _, lsn in damaged:
+                found.suspect_lsn = max(found.suspect_lsn, lsn + 1)
+            self._note_clears(clears)
+            # All that is served from now on is durable, whatever the mode: so the manifest may say where it ends.
+            self._disk.sync_data(segment.fd)
+            segment.is_synced = True
+            last = scan.lsn_max or last
+            found.lsn = max(found.lsn, scan.lsn_max, entry.lsn_max)
+            found.epoch = max(found.epoch, scan.epoch_max, entry.epoch)
+            if segment.end == RECORDS_START:
+                self._drop(segment)
+                continue
+            found.sources.append(Source(segment, scan.hints, segment.end - RECORDS_START, False))
+
+    def _cut(self, segment: Segment, scan: _hints.Scan) -> None:
+        segment.end = scan.end
+        if scan.torn_bytes:
+            self._found.torn_bytes += scan.torn_bytes
+            self._log.warning("torn tail cut", segment=segment.id, offset=scan.end, bytes=scan.torn_bytes)
+            # Cut, then make it as long as the mapping again: what lies behind the records is zero from now on.
+            self._disk.truncate(segment.fd, scan.end)
+            self._disk.truncate(segment.fd, segment.capacity)
+
+    def _set_aside(self, segment: Segment, scan: _hints.Scan) -> None:
+        """Records behind a hole: keep the file under another name, and forget it."""
+        aside = segment.path.with_name(segment.path.name + ".aside")
+        self._log.error(
+            "records behind a hole set aside",
+            segment=segment.id,
+            records=scan.records,
+            lsn=scan.lsn_first,
+            file=aside.name,
+        )
+        segment.close(self._disk)
+        self._disk.rename(segment.path, aside)
+        self._disk.sync_directory(self._directory)
+        self._manifest.append({"t": "drop", "id": segment.id})
+
+    def _drop(self, segment: Segment) -> None:
+        """A segment without a record: prepared, and never needed."""
+        segment.close(self._disk)
+        self._manifest.append({"t": "drop", "id": segment.id})
+        self._disk.unlink(segment.path)
+
+    def _note_clears(self, clears: list[tuple[int, int, int]]) -> None:
+        for keyspace, epoch, lsn in clears:
+            self._found.floors[keyspace] = max(self._found.floors.get(keyspace, (0, 0)), (epoch, lsn))

@@ -1,0 +1,157 @@
+"""One segment file while a store uses it: made, mapped, sealed, removed.
+
+Owns: the mapping, and the descriptor as long as the segment may be written. A sealed segment needs none: the mapping
+outlives it; the few descriptors of sealed segments that stay cached (`Descriptors`) serve reads of footers and hints.
+Invariants:
+  * the file is at least `capacity` long while it can be appended to, so that everything mapped is there;
+  * a new segment is durable, name and all, before the manifest names it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import secrets
+from collections import OrderedDict
+from pathlib import Path
+
+from kio.errors import Corrupt
+from kio.segments import format
+from kio.segments.disk import Disk
+from kio.segments.manifest import SegmentEntry
+
+#: A segment's first record stands here.
+RECORDS_START = format.HEADER.size
+
+
+def segment_name(segment: int) -> str:
+    """The file name of a segment."""
+    return f"{segment:010d}.seg"
+
+
+def segment_id(name: str) -> int | None:
+    """The segment whose file has this name, or None."""
+    stem, dot, suffix = name.partition(".")
+    return int(stem) if dot and suffix == "seg" and len(stem) == 10 and stem.isascii() and stem.isdigit() else None
+
+
+class Segment:
+    """A segment that is attached to a store's engine.
+
+    Attributes:
+        id, salt, epoch, crc_seed, path: set once.
+        slot: the engine's number for it.
+        fd: for writing; -1 once it is sealed.
+        capacity: mapped bytes.
+        end: offset behind the last record; the engine's knowledge is newer while the segment is active.
+        is_synced: everything below `end` is durable.
+        lsn_last: the last LSN in it, once no more records come.
+    """
+
+    def __init__(self, path: Path, shard: int, entry: SegmentEntry, fd: int, mapping: mmap.mmap, capacity: int) -> None:
+        self.path = path
+        self.id = entry.id
+        self.salt = entry.salt
+        self.epoch = entry.epoch
+        self.crc_seed = format.crc_seed(shard, entry.id, entry.salt)
+        self.fd = fd
+        self.mapping = mapping
+        self.capacity = capacity
+        self.slot = 0
+        self.end = RECORDS_START
+        self.is_synced = False
+        self.lsn_last = 0
+
+    def grow(self, disk: Disk, capacity: int) -> None:
+        """Make room for more records, in a segment that has none yet and is not attached."""
+        disk.allocate(self.fd, capacity)
+        self.mapping.close()
+        self.mapping = disk.map(self.fd, capacity)
+        self.capacity = capacity
+
+    def close(self, disk: Disk) -> None:
+        """Give up the descriptor, if it is still open; the mapping stays."""
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            disk.close(fd)
+
+
+def new_entry(segment: int, epoch: int) -> SegmentEntry:
+    """What the manifest will say of a segment that is about to be made."""
+    return SegmentEntry(segment, secrets.randbits(64), epoch)
+
+
+def make_segment(
+    disk: Disk, directory: Path, shard: int, directory_id: bytes, entry: SegmentEntry, capacity: int
+) -> Segment:
+    """Make the file of a new segment, `capacity` bytes reserved, durable with its name.
+
+    Raises:
+        OSError: when the disk refuses (ENOSPC when it is full); nothing is left behind.
+    Cost: two fsyncs.
+    """
+    path = directory / segment_name(entry.id)
+    fd = disk.create(path)
+    try:
+        disk.allocate(fd, capacity)
+        header = format.Header(shard, entry.id, directory_id, entry.salt, entry.epoch)
+        disk.write(fd, format.encode_header(header), 0)
+        disk.sync(fd)
+        disk.sync_directory(directory)
+        return Segment(path, shard, entry, fd, disk.map(fd, capacity), capacity)
+    except OSError:
+        disk.close(fd)
+        disk.unlink(path)
+        raise
+
+
+def map_segment(disk: Disk, path: Path, shard: int, entry: SegmentEntry, *, writable: bool = False) -> Segment:
+    """Open and map an existing segment file, whatever its length.
+
+    Raises:
+        Corrupt: when the file is missing, or too short to map.
+    """
+    try:
+        fd = disk.open(path, writable=writable)
+    except FileNotFoundError:
+        raise Corrupt(f"segment {entry.id} of shard {shard} is missing: {path}; restore it from a copy") from None
+    size = disk.size(fd)
+    if size <= RECORDS_START:
+        disk.close(fd)
+        raise Corrupt(f"segment {entry.id} of shard {shard} has only {size} bytes: {path}; restore it from a copy")
+    segment = Segment(path, shard, entry, fd, disk.map(fd, size), size)
+    segment.end = entry.end
+    segment.lsn_last = entry.lsn_max
+    return segment
+
+
+class Descriptors:
+    """At most `limit` open descriptors of sealed segments, the least recently used closed first."""
+
+    def __init__(self, disk: Disk, limit: int) -> None:
+        self._disk = disk
+        self._limit = limit
+        self._open: OrderedDict[Path, int] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def keep(self, path: Path, fd: int) -> None:
+        """Take over a descriptor that the caller no longer needs."""
+        self._open[path] = fd
+        while len(self._open) > self._limit:
+            _, oldest = self._open.popitem(last=False)
+            self._disk.close(oldest)
+
+    def get(self, path: Path) -> int:
+        """A descriptor of `path`; the cache keeps owning it, and may close it at the next call."""
+        if path in self._open:
+            self._open.move_to_end(path)
+            return self._open[path]
+        fd = self._disk.open(path)
+        self.keep(path, fd)
+        return fd
+
+    def close(self) -> None:
+        """Close them all."""
+        while self._open:
+            self._disk.close(self._open.popitem()[1])
