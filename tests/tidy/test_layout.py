@@ -52,7 +52,9 @@ def test_importing_a_folder_without_its_package_fails_and_names_the_right_import
         [sys.executable, "-c", f"import {name}"], cwd=ROOT, check=False, capture_output=True, text=True
     )
     assert done.returncode != 0
-    assert f"ImportError: import kio.{name}, not {name}" in done.stderr
+    *_, message = done.stderr.splitlines()
+    assert message.startswith("ImportError: ")
+    assert f"kio.{name}" in message
 
 
 def test_no_file_is_a_bag_of_unrelated_things() -> None:
@@ -65,8 +67,7 @@ def test_compiled_sources_stand_only_where_the_kernel_is() -> None:
 
 
 def test_every_module_opens_with_a_docstring() -> None:
-    bare = [path for path in sources(".py", under=(*PACKAGE, "tests")) if not ast.get_docstring(parsed(path))]
-    assert [path for path in bare if parsed(path).body or path.parts[0] != "tests"] == []
+    assert [path for path in sources(".py") if not ast.get_docstring(parsed(path))] == []
 
 
 def test_every_compiled_module_opens_with_a_docstring() -> None:
