@@ -24,6 +24,7 @@ class Metric:
 
 _SHARD: Final = ("shard",)
 _CHILD: Final = ("child",)
+_PROCESS: Final = ("process",)
 
 CATALOGUE: Final[tuple[Metric, ...]] = (
     Metric("kio_build_info", "gauge", "The version that runs; always 1.", ("version",)),
@@ -32,11 +33,11 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
         "kio_figures_age_seconds", "gauge", "The age of the oldest figure on this page; absent while some is unknown."
     ),
     Metric("kio_ready", "gauge", "1 when the router and every shard serve, else 0."),
-    # Children: "router", or "worker 0" and so on.
+    # Processes: "supervisor", and its children "router", "worker 0" and so on.
     Metric("kio_restarts_total", "counter", "How often a child was started again.", _CHILD),
     Metric("kio_child_serving", "gauge", "1 when the child serves, else 0.", _CHILD),
-    Metric("kio_resident_bytes", "gauge", "Resident memory of a child.", _CHILD),
-    Metric("kio_cpu_seconds_total", "counter", "Processor time that a child has used.", _CHILD),
+    Metric("kio_resident_bytes", "gauge", "Resident memory of a process.", _PROCESS),
+    Metric("kio_cpu_seconds_total", "counter", "Processor time that a process has used.", _PROCESS),
     # Clients, as the router sees them.
     Metric("kio_connections", "gauge", "Connections of clients that are open."),
     Metric("kio_requests_total", "counter", "Requests by operation.", ("operation",)),

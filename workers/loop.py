@@ -165,19 +165,22 @@ class WorkerLoop:
             number = int.from_bytes(batch[4:8], "little")
             shard = self._shards.get(number)
             if shard is None:
-                self._refuse(pipes, batch, number)
+                self._refuse(pipes, batch, InternalError(f"shard {number} is not of this worker"))
                 continue
             self._touched.add(number)
-            replies = shard.execute(batch, now)
+            try:
+                replies = shard.execute(batch, now)
+            except KioError as error:
+                self._refuse(pipes, batch, InternalError(f"shard {number}: {error}"))
+                continue
             if replies:
                 pipes.send(replies)
             bytes_left -= len(batch)
             if bytes_left <= 0:
                 return
 
-    def _refuse(self, pipes: Pipes, batch: bytes, number: int) -> None:
-        error = InternalError(f"shard {number} is not of this worker")
-        _log.error("batch refused", shard=number, bytes=len(batch), reason=error)
+    def _refuse(self, pipes: Pipes, batch: bytes, error: InternalError) -> None:
+        _log.error("batch refused", bytes=len(batch), reason=error)
         try:
             pipes.send(refuse(batch, error))
         except KioError as malformed:

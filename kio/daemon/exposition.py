@@ -89,6 +89,7 @@ def _samples(snapshot: Snapshot, now: float) -> Iterator[_Sample]:
     yield "kio_ready", [], not snapshot.not_serving()
     if snapshot.told_at is not None:
         yield "kio_figures_age_seconds", [], max(0.0, now - snapshot.told_at)
+    yield from _process("supervisor", topology["supervisor"])
     yield from _child("router", topology["router"])
     for worker in topology["workers"]:
         yield from _child(f"worker {worker['worker']}", worker)
@@ -101,8 +102,12 @@ def _child(name: str, facts: Mapping[str, Any]) -> Iterator[_Sample]:
     yield "kio_restarts_total", [name], facts["restarts"]
     yield "kio_child_serving", [name], facts["state"] == "serving"
     if facts["rss_bytes"] is not None:
-        yield "kio_resident_bytes", [name], facts["rss_bytes"]
-        yield "kio_cpu_seconds_total", [name], facts["cpu_s"]
+        yield from _process(name, facts)
+
+
+def _process(name: str, facts: Mapping[str, Any]) -> Iterator[_Sample]:
+    yield "kio_resident_bytes", [name], facts["rss_bytes"]
+    yield "kio_cpu_seconds_total", [name], facts["cpu_s"]
 
 
 def _router(stats: Mapping[str, Any]) -> Iterator[_Sample]:

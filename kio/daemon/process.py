@@ -10,18 +10,30 @@ UNSENT_MESSAGES_MAX pile up is killed.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
+import kio
 from kio import control
 
 #: What a child gets of the environment is everything but these: it is configured by its control socket alone.
 WITHHELD_PREFIX: Final = "KIO_"
+#: Where this kio is imported from.
+ROOT: Final = Path(kio.__file__).resolve().parents[1]
 UNSENT_MESSAGES_MAX: Final = 1_000
+
+
+def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a child gets of `environ`: all but the daemon's settings, and the kio that this process runs comes first."""
+    kept = {name: value for name, value in environ.items() if not name.startswith(WITHHELD_PREFIX)}
+    path = [os.fspath(ROOT), *filter(None, [kept.get("PYTHONPATH")])]
+    return kept | {"PYTHONPATH": os.pathsep.join(path)}
 
 
 class ChildProcess:
@@ -49,7 +61,7 @@ class ChildProcess:
                 stdout=sys.stderr.fileno(),
                 pass_fds=(theirs.fileno(), *inherited_fds),
                 start_new_session=True,
-                env={name: value for name, value in environ.items() if not name.startswith(WITHHELD_PREFIX)},
+                env=child_environment(environ),
             )
         except OSError:
             self.control.close()

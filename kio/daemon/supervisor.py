@@ -17,9 +17,12 @@ import json
 import os
 import selectors
 import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
+
+import psutil
 
 from kio import __version__, config, limits, log
 from kio.clock import monotonic_s
@@ -196,6 +199,7 @@ class Supervisor:
         self._pipes = pipes
         self._settings = settings
         self._notifier = Notifier(os.environ)
+        self._process = psutil.Process()
         self._started_at = monotonic_s()
         self._selector = selectors.DefaultSelector()
         self._fleet = Fleet(router, workers, self._spawn, pipes.remove)
@@ -303,8 +307,12 @@ class Supervisor:
         facts = topology(
             fleet,
             version=__version__,
-            pid=os.getpid(),
-            uptime_s=now - self._started_at,
+            supervisor={
+                "pid": self._process.pid,
+                "uptime_s": round(now - self._started_at, 3),
+                "rss_bytes": self._process.memory_info().rss,
+                "cpu_s": time.process_time(),
+            },
             ports=self._doors.ports,
             settings=self._settings,
         )

@@ -60,13 +60,13 @@ def shard_figures(fleet: Fleet) -> dict[int, dict[str, Any]]:
 
 
 def topology(
-    fleet: Fleet, *, version: str, pid: int, uptime_s: float, ports: Mapping[str, Any], settings: Mapping[str, Any]
+    fleet: Fleet, *, version: str, supervisor: Mapping[str, Any], ports: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The parts, their processes and states: what `kio status` shows of the daemon as a whole."""
     router = fleet.router
     return {
         "version": version,
-        "supervisor": {"pid": pid, "uptime_s": round(uptime_s, 3)},
+        "supervisor": dict(supervisor),
         "router": {
             "pid": router.process.pid if router.process is not None else None,
             "restarts": router.life.restarts,

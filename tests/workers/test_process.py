@@ -134,7 +134,7 @@ def test_a_worker_runs_on_its_one_core(tmp_path: Path):
     with WorkerUnderTest(tmp_path, cpu=cpu) as worker:
         worker.await_message("ready")
         worker.connect()
-        threads = os.listdir(f"/proc/{worker.process.pid}/task")  # noqa: PTH208 - numbers, not paths
+        threads = os.listdir(f"/proc/{worker.process.pid}/task")
         assert len(threads) > 2, "the helpers and ZeroMQ have threads of their own"
         assert {frozenset(os.sched_getaffinity(int(thread))) for thread in threads} == {frozenset({cpu})}
 
