@@ -7,18 +7,18 @@
                    v
                 manifest: which segments there are, and in which state
 
-Owns every file of a shard directory and every rule of recovery. Never knows sockets, processes or configuration files; never
-starts a thread: what may take long is handed out as a Job for somebody's helper thread.
+Owns every file of a shard directory and every rule of recovery. Never knows sockets, processes or configuration
+files; never starts a thread: what may take long is handed out as a Job for somebody's helper thread.
 
     format.py      the segment file; read this first          identity.py   the data directory: seed, shard count
     disk.py        the one door to the file system            recovery.py   from files to a Store's state
     manifest.py    the list of segments, an edit log          store.py      one shard: execute, rotate, sync, close
-    segment.py     one segment file while a store uses it     jobs.py       sync, seal, prepare
+    segment.py     one segment file in use                    jobs.py       sync, seal, prepare
     check.py       the offline examination
-    the kernel:    _keydir.pyx the index, _engine.pyx batches, _hints.pyx scanning and rebuilding, _native.h and _format.h
+    the kernel:    _keydir.pyx the index, _engine.pyx batches, _hints.pyx scanning and rebuilding, two C headers
 
-Room is left for checkpoints (a KeyDir page is the unit), compaction (sealed segments in, one manifest edit out) and expiry
-(an optional field of the record).
+Room is left for checkpoints (a KeyDir page is the unit), compaction (sealed segments in, one manifest edit out) and
+expiry (an optional field of the record).
 """
 
 if not __name__.startswith("kio."):

@@ -1,9 +1,9 @@
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from kio.segments._keydir import KeyDir
 
-_Bytes = bytes | bytearray | memoryview
+_Bytes: TypeAlias = bytes | bytearray | memoryview
 
 class Scan(NamedTuple):
     hints: bytes

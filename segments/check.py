@@ -1,9 +1,9 @@
 """The offline examination of a data directory: reads everything, changes nothing, names every fault.
 
-It holds the locks that a daemon would hold, so it never looks at a directory in use. What it compares: manifest against
-files, headers and footers against the manifest, every record against its checksum, hints against records, content hashes.
-A torn tail, or segments that were not sealed, are no faults: they are what a crash leaves, and the next start mends them;
-they are told as notes.
+It holds the locks that a daemon would hold, so it never looks at a directory in use. What it compares: manifest
+against files, headers and footers against the manifest, every record against its checksum, hints against records,
+content hashes. A torn tail, or segments that were not sealed, are no faults: they are what a crash leaves, and the
+next start mends them; they are told as notes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The one door to the file system: every call by which kio's data reaches or leaves a disk.
 
-Whoever wants to test a fault passes a subclass of Disk that injects it. Nothing else in `segments` opens, writes, syncs,
-renames or unlinks. Calls either do all of what they say or raise OSError; short writes are continued here. Errors of
-fsync and close are never retried: the caller decides, knowing that a second fsync proves nothing.
+Whoever wants to test a fault passes a subclass of Disk that injects it. Nothing else in `segments` opens, writes,
+syncs, renames or unlinks. Calls either do all of what they say or raise OSError; short writes are continued here.
+Errors of fsync and close are never retried: the caller decides, knowing that a second fsync proves nothing.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Disk:
         return sorted(os.listdir(path))
 
     def map(self, fd: int, size: int) -> mmap.mmap:
-        """A read-only shared mapping of the first `size` bytes, which must be in the file; it outlives the descriptor."""
+        """A read-only shared mapping of the file's first `size` bytes; it outlives the descriptor."""
         mapping = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
         mapping.madvise(mmap.MADV_RANDOM)
         return mapping

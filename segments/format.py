@@ -2,8 +2,8 @@
 
     segment file = header, record*, [hint*, footer]        hints and footer: sealed segments only
 
-Integers are little-endian, offsets count from the start of the file, and every part begins at a multiple of 8. A segment
-that is still written to is longer than its records: what lies behind the last one is zero, reserved ahead.
+Integers are little-endian, offsets count from the start of the file, and every part begins at a multiple of 8. A
+segment that is still written to is longer than its records: what lies behind the last one is zero, reserved ahead.
 
 Header, 64 bytes
     offset width
@@ -59,8 +59,8 @@ the content hash (BLAKE2b, 128 bits, of header and records) by which copies of a
 
 Reading
   * Lengths are checked against what is left of the segment before anything is read by them.
-  * In a segment that was never sealed, bytes behind the last valid record are a torn tail when no valid record follows: it is
-    cut. Damage with valid records behind it is corruption: the rest is served, nothing is cut.
+  * In a segment that was never sealed, bytes behind the last valid record are a torn tail when no valid record
+    follows: it is cut. Damage with valid records behind it is corruption: the rest is served, nothing is cut.
   * In a sealed segment every mismatch is corruption.
   * A version above 1 is refused with FormatTooNew, and nothing is touched.
 
@@ -97,8 +97,8 @@ HIDES: Final = 0x80
 HEADER: Final = struct.Struct("<8sHHIQ16sQI8xI")
 RECORD: Final = struct.Struct("<IIQIHBB")
 HINT: Final = struct.Struct("<QQIIIHBB")
-#: magic, version, 0, shard, segment id, salt, end of records, offset of hints, hints, puts, tombstones, live bytes and dead
-#: bytes at seal, lowest LSN, highest LSN, highest epoch, CRC32C of the hints, content hash, 0, CRC32C of the footer so far
+#: magic, version, 0, shard, segment id, salt, end of records, offset of hints, hints, puts, tombstones, live bytes and
+#: dead bytes at seal, lowest LSN, highest LSN, highest epoch, CRC32C of the hints, content hash, 0, CRC32C of all that
 FOOTER: Final = struct.Struct("<8sHHIQQQQQQQQQQQII16s4xI")
 SEED: Final = struct.Struct("<IQQ")
 

@@ -1,9 +1,9 @@
 """The identity of a data directory: what may never change about it, in one small file.
 
-IDENTITY holds, as JSON that an operator can read: directory id, hash seed and algorithm, shard count, format version, and
-a CRC32C over the rest. It is written once, last: shard directories with empty manifests come first, so a crash while a
-directory is made leaves none that looks complete, and the next start begins again. An identity without its shards, or
-shards without their identity (an unmounted disk, a half copy), is refused, never filled up.
+IDENTITY holds, as JSON that an operator can read: directory id, hash seed and algorithm, shard count, format version,
+and a CRC32C over the rest. It is written once, last: shard directories with empty manifests come first, so a crash
+while a directory is made leaves none that looks complete, and the next start begins again. An identity without its
+shards, or shards without their identity (an unmounted disk, a half copy), is refused, never filled up.
 
     data/IDENTITY   data/LOCK   data/shard-0000/MANIFEST   data/shard-0000/0000000001.seg   data/run/
 """

@@ -138,7 +138,8 @@ class SealJob(Job):
             max(scan.lsn_max, segment.lsn_last), scan.epoch_max, footer.content_hash,
             bool(scan.damaged) or scan.end != segment.end,
         )  # fmt: skip
-        self._manifest.append(sealed_edit(entry))
+        floors = [{"t": "floor", "keyspace": k, "epoch": epoch, "lsn": lsn} for k, epoch, lsn in scan.clears]
+        self._manifest.append(*floors, sealed_edit(entry))
         self.entry = entry
 
     def _write_hints(self, hints: bytes) -> tuple[int, int]:

@@ -1,11 +1,12 @@
 """The manifest: which segments a shard has and in which state, as a log of checksummed edits.
 
-It is the only truth at open: a file that no edit names changes nothing, a segment that is named and missing is an error.
+It is the only truth at open: a file that no edit names changes nothing, a segment that is named and missing is an
+error.
 
     MANIFEST = header, edit*
     header   magic "KIOMANI\\n", version u16, 0 u16, shard u32, directory id 16, CRC32C of the 32 bytes before: u32
-    edit     payload length u32, CRC32C u32 over (sequence number, payload) continued from the length, sequence number u64
-             from 1 without gaps, payload: a msgpack map with "t", its type
+    edit     payload length u32, CRC32C u32 over (sequence number, payload) continued from the length,
+             sequence number u64 from 1 without gaps, payload: a msgpack map with "t", its type
 
     t        fields                                         meaning
     create   id, salt, epoch                                a segment was made, and may hold records from now on
@@ -15,14 +16,15 @@ It is the only truth at open: a file that no edit names changes nothing, a segme
     drop     id                                             the segment is gone, or about to be unlinked
     epoch    epoch                                          raised by an unclean open
     floor    keyspace, epoch, lsn                           a clear record up to here is durable
-    open     (none)                                         in use; without a later `close` the next open is an unclean one
+    open     (none)                                         in use: without a later `close` the next open is unclean
     close    epoch, lsn                                     clean stop, all sealed
     next     id                                             the next segment id, where the manifest was written anew
 
 Each edit is durable (fdatasync) when `append` returns. When the file passes 1 MiB it is written anew with what still
 counts, by temporary file, fsync, rename, directory fsync.
-Crash: an edit that was being appended is a torn tail and is cut. A bad edit with a valid one behind it is corruption. As the
-two look alike at the very end of the file, recovery refuses a torn manifest when there is a later segment that holds records.
+Crash: an edit that was being appended is a torn tail and is cut. A bad edit with a valid one behind it is corruption.
+As the two look alike at the very end of the file, recovery refuses a manifest that does not know the latest segment
+although that one holds records.
 """
 
 from __future__ import annotations
@@ -162,7 +164,8 @@ class Manifest:
     @classmethod
     def create(cls, directory: Path, shard: int, directory_id: bytes, disk: Disk = DISK) -> None:
         """Make the empty manifest of a new shard, durably."""
-        cls(directory / NAME, shard, directory_id, disk)._rewrite()
+        self = cls(directory / NAME, shard, directory_id, disk)
+        self._rewrite()
 
     @classmethod
     def load(cls, directory: Path, shard: int, directory_id: bytes, disk: Disk = DISK) -> Manifest:
@@ -269,7 +272,10 @@ def _edit_crc(sequence: int, payload: bytes) -> int:
 
 
 def _edit_at(data: bytes, at: int, sequence: int | None, above: int = 0) -> bytes | None:
-    """The payload of the valid edit at offset `at` with this sequence number (any higher than `above` if None), or None."""
+    """The payload of the valid edit at offset `at`, or None.
+
+    Its sequence number is `sequence`, or, where that is None, any that could follow `above`.
+    """
     if at + EDIT.size > len(data):
         return None
     length, crc, found = EDIT.unpack_from(data, at)

@@ -5,14 +5,17 @@
              ---> stray files: refused, removed or left              --+
 
 Rules (what a crash can leave, and what is damage):
-  * A segment that the manifest names and that is missing, or too short to hold a record, is an error for the whole shard.
-  * Sealed: when footer or hints fail, the records are scanned instead (counted, logged). Records that then fail are damage.
-  * Never sealed: what stands behind the last valid record is a torn tail and is cut. Damage with valid records behind it, or
-    below an end that the manifest knows to be durable, is corruption.
-  * Damage whose keys nobody knows makes older records suspect: `suspect_lsn` is the highest LSN that may be lost; what it
-    may hide is answered Corrupt by the engine, until an operator decides.
-  * The records of the segments that were never sealed have consecutive LSNs. A gap between two of them (a power cut kept a
-    later one and lost the end of an earlier one) ends the log: what is behind was never promised, and is set aside.
+  * A segment that the manifest names and that is missing, or too short to hold a record, is an error for the whole
+    shard.
+  * Sealed: when footer or hints fail, the records are scanned instead (counted, logged). Records that then fail are
+    damage.
+  * Never sealed: what stands behind the last valid record is a torn tail and is cut. Damage with valid records behind
+    it, or below an end that the manifest knows to be durable, is corruption.
+  * Damage whose keys nobody knows makes older records suspect: `suspect_lsn` is the highest LSN that may be lost;
+    what it may hide is answered Corrupt by the engine, until an operator decides.
+  * The records of the segments that were never sealed have consecutive LSNs. A gap between two of them (a power cut
+    kept a later one and lost the end of an earlier one) ends the log: what is behind was never promised, and is set
+    aside.
   * A stray file whose id was never given out is a leftover of a crash while it was made: it is removed when it holds no
     record, and refused as corruption when it does (then it is the manifest that lost its end).
 Everything is made durable before the manifest says so; a crash in here is met by running it again.
@@ -23,7 +26,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kio.errors import Corrupt, FormatTooNew
+from kio.errors import Corrupt
 from kio.log import Log
 from kio.segments import _hints, format
 from kio.segments.disk import Disk

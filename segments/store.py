@@ -1,7 +1,7 @@
 """One shard's store: executes batches, writes what they append, and keeps the log in order.
 
-Owns: the shard directory (locked), the manifest, the segments and the engine over them. Used by one thread; what may take
-long is handed out as jobs (jobs.py), whose outcome only `finish` brings in.
+Owns: the shard directory (locked), the manifest, the segments and the engine over them. Used by one thread; what may
+take long is handed out as jobs (jobs.py), whose outcome only `finish` brings in.
 
 The life of a segment:  prepared -> active -> sealing -> sealed
     prepared   made ahead by a job when the active one is half full; in the manifest, empty
@@ -11,10 +11,11 @@ The life of a segment:  prepared -> active -> sealing -> sealed
 
 Invariants:
   * when `execute` returns, every write it acknowledged stands in the page cache: a killed process loses none;
-  * an LSN counts as durable only after an fdatasync that began after its write, and only if every earlier one succeeded;
+  * an LSN counts as durable only after an fdatasync that began after its write, and only if every earlier one
+    succeeded;
   * a write that the disk refuses leaves no trace in KeyDir or log; its batch is executed again with writes refused;
-  * after a failed sync, or a failed write that cannot be taken back, the store is read-only until it is opened anew, and what
-    was not durable is not served.
+  * after a failed sync, or a failed write that cannot be taken back, the store is read-only until it is opened anew,
+    and what was not durable is not served.
 Crash: recovery.py says what each moment leaves.
 """
 
@@ -269,7 +270,7 @@ class Store:
         self._active = segment
 
     def _rotate(self, needed_bytes: int) -> None:
-        """Begin the next active segment, with room for a record of `needed_bytes`; where that fails, refuse the writes."""
+        """Begin the next active segment, with room for `needed_bytes` of record; where that fails, refuse writes."""
         try:
             following = self._take_prepared(RECORDS_START + needed_bytes)
         except OSError as error:
@@ -315,7 +316,7 @@ class Store:
     # ---- jobs ----
 
     def sync_job(self) -> Job | None:
-        """What makes every record up to `lsn` durable; None when all are, one is under way, or the shard is read-only."""
+        """What makes every record up to `lsn` durable; None when all are, one is under way, or it is read-only."""
         if "sync" in self._running or self._read_only_reason:
             return None
         segments = [s for s in [*self._sealing, self._active] if not s.is_synced]
