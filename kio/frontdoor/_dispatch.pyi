@@ -1,5 +1,6 @@
-from typing_extensions import Buffer
 from typing import TypedDict
+
+from typing_extensions import Buffer
 
 from kio.frontdoor.events import Event
 
@@ -20,6 +21,8 @@ class Dispatch:
     def connections(self) -> int: ...
     @property
     def has_deadlines(self) -> bool: ...
+    @property
+    def has_news(self) -> bool: ...
     def __init__(
         self,
         shards: int,

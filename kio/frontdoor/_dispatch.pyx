@@ -346,7 +346,7 @@ cdef class Dispatch:
                     self._refuse(c, "the first frame is not a hello", p + at, left)
                     return n
                 if length > FRAME_SKIP_BYTES_MAX:
-                    self._refuse(c, f"a frame announces {length} bytes", p + at, left)
+                    self._refuse(c, "a frame announces more than 256 MiB", p + at, left)
                     return n
                 if left < 4 + FRAME_HEAD_BYTES:
                     break
@@ -561,7 +561,7 @@ cdef class Dispatch:
     cdef int _refuse(self, Connection* c, str reason, const uint8_t* p, size_t n) except -1:
         cdef Request* r
         cdef bytes text = reason.encode()
-        self._events.append(Refused(self._id(c), reason, PyBytes_FromStringAndSize(<const char*>p, min(n, 32))))
+        self._events.append(Refused(self._id(c), reason, PyBytes_FromStringAndSize(<const char*>p, <Py_ssize_t>(n if n < 32 else 32))))
         r = self._begin(c, 0, CODES, 0, 0, 0)
         r.status = PROTOCOL_ERROR
         buffer_append(&r.payload, <const char*>text, len(text))
@@ -698,6 +698,17 @@ cdef class Dispatch:
         if events:
             self._events = []
         return events
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `take_events`, `take_batches` or `outputs` has something to give."""
+        cdef uint32_t number
+        if self._events or self._sealed or self._dirty.count:
+            return True
+        for number in range(self._shard_count):
+            if self._shards[number].building != NULL:
+                return True
+        return False
 
     # ---- shards -----------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ class Asked(NamedTuple):
 
 
 class Gathered(NamedTuple):
-    """Every shard of a fan-out has answered, failed or run out of time: (status, payload) in the order of the shards."""
+    """Every shard of a fan-out has answered, failed or run out of time: (status, payload), in the shards' order."""
 
     handle: int
     replies: list[tuple[int, bytes]]

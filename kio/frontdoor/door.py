@@ -1,0 +1,392 @@
+"""The door: listeners, connections, and what a turn of the loop reads and sends.
+
+Owns: the accepted sockets and the shared read buffer; the listening sockets are handed in, already bound, and closed
+here.
+A turn is: the owner's `poller.poll` calls the handlers here, which read; then `turn` hands the batches to the backend,
+sends every connection's output once, and lets paused connections go on.
+Invariants:
+  * a connection takes at most READS_PER_TURN reads a turn, so that one that never stops does not starve the others;
+  * a connection that Dispatch has paused is not read; one whose output did not fit is watched for room, no other is;
+  * no handler blocks, and no error of one connection reaches another.
+Ends of a connection: the peer closes; no hello within HELLO_TIMEOUT_S; half a frame, or replies nobody reads, without
+progress for STALL_TIMEOUT_S; bytes that are not the protocol: those are answered, and the connection parts (`_part`).
+Crash: the supervisor keeps the listening sockets, clients see their connection break.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Final, Protocol
+
+import msgpack
+
+from kio import limits, log
+from kio.clock import monotonic_s
+from kio.errors import KioError, Overloaded, ProtocolError
+from kio.frontdoor._dispatch import Dispatch
+from kio.frontdoor.events import Asked, Dropped, Event, Gathered, Refused
+from kio.frontdoor.greeting import Greeting
+from kio.frontdoor.poller import BROKEN, READABLE, WRITABLE, Poller
+from kio.wire import OP_HELLO, OP_PING, encode_frame
+
+READ_BYTES: Final = 256 * limits.KIB
+READS_PER_TURN: Final = 4
+ACCEPTS_PER_TURN: Final = 64
+#: How often deadlines are looked at while anything has one.
+EXPIRE_INTERVAL_S: Final = 0.05
+#: How often some connections are looked at for a timeout, and how many.
+SWEEP_INTERVAL_S: Final = 0.1
+SWEEP_CONNECTIONS: Final = 1_000
+#: How long a connection that was told its last may take to close its side.
+PART_TIMEOUT_S: Final = 1.0
+#: How long accepting rests when there is no descriptor or memory left for another connection.
+ACCEPT_PAUSE_S: Final = 1.0
+
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_HTTP: Final = (b"GET ", b"POST", b"PUT ", b"HEAD", b"OPTI", b"DELE", b"Host", b"CONN", b"PRI ")
+
+_log = log.Log(__name__)
+
+
+class RareOperations(Protocol):
+    """Who answers the rare operations, through the Dispatch it shares with the door."""
+
+    def asked(self, event: Asked) -> None:
+        """A request came."""
+
+    def gathered(self, event: Gathered) -> None:
+        """A fan-out that was made for a request is complete."""
+
+    def dropped(self, event: Dropped) -> None:
+        """A request needs no answer any more."""
+
+
+class _Connection:
+    __slots__ = ("fd", "id", "mask", "opened_at", "parted_at", "peer", "read_at", "sent_at", "sock")
+
+    def __init__(self, sock: socket.socket, id: int, peer: str, now: float) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.id = id
+        self.peer = peer
+        self.mask = READABLE
+        self.opened_at = now
+        self.read_at = now
+        #: When output last became smaller, or began to wait.
+        self.sent_at = now
+        self.parted_at: float | None = None
+
+
+class Door:
+    """The connections of one loop.
+
+    Args:
+        poller: the loop's; the door registers its sockets there.
+        dispatch: the state of the door, shared with `rare`.
+        listeners: bound and listening TCP and Unix sockets.
+        submit: takes a batch for a shard, without blocking.
+        rare: answers what is neither a key operation nor hello nor ping.
+        greeting: answers hellos.
+        connections_max: past this many, a connection is told Overloaded and closed.
+        hello_timeout_s, stall_timeout_s: see above.
+    """
+
+    def __init__(
+        self,
+        poller: Poller,
+        dispatch: Dispatch,
+        listeners: Iterable[socket.socket],
+        submit: Callable[[int, bytes], None],
+        rare: RareOperations,
+        greeting: Greeting,
+        *,
+        connections_max: int = limits.CONNECTIONS_MAX,
+        hello_timeout_s: float = limits.HELLO_TIMEOUT_S,
+        stall_timeout_s: float = limits.STALL_TIMEOUT_S,
+    ) -> None:
+        # Set once.
+        self._poller = poller
+        self._dispatch = dispatch
+        self._listeners = list(listeners)
+        self._submit = submit
+        self._rare = rare
+        self._greeting = greeting
+        self._connections_max = connections_max
+        self._hello_timeout_s = hello_timeout_s
+        self._stall_timeout_s = stall_timeout_s
+        self._buffer = bytearray(READ_BYTES)
+        self._repeats = log.Repeats(_log)
+        # Changed by the loop.
+        self._connections: dict[int, _Connection] = {}
+        self._unsent: set[_Connection] = set()
+        self._accept_again_at: float | None = None
+        self._expire_at = 0.0
+        self._sweep_at = 0.0
+        self._sweep: Iterator[_Connection] = iter(())
+        for listener in self._listeners:
+            listener.setblocking(False)
+            self._watch(listener)
+
+    def _watch(self, listener: socket.socket) -> None:
+        self._poller.register(listener.fileno(), READABLE, lambda _: self._accept(listener))
+
+    # --- a turn
+
+    @property
+    def wait_s(self) -> float:
+        """How long `poll` may wait at most for the door's sake."""
+        return EXPIRE_INTERVAL_S if self._dispatch.has_deadlines else SWEEP_INTERVAL_S
+
+    def turn(self) -> None:
+        """Pass on what was read and delivered since the last call: events, batches, output, resumed connections."""
+        dispatch = self._dispatch
+        now = monotonic_s()
+        now_ms = int(now * 1000)
+        if now >= self._expire_at:
+            self._expire_at = now + EXPIRE_INTERVAL_S
+            dispatch.expire(now_ms)
+        if now >= self._sweep_at:
+            self._sweep_at = now + SWEEP_INTERVAL_S
+            self._look_for_timeouts(now)
+        while True:
+            while events := dispatch.take_events():
+                for event in events:
+                    self._handle(event)
+            for shard, batch in dispatch.take_batches():
+                self._submit(shard, batch)
+            for id in dispatch.outputs():
+                connection = self._connections.get(id)
+                if connection is not None:
+                    self._send(connection, now)
+            for id in dispatch.resume(now_ms):
+                connection = self._connections[id]
+                connection.read_at = now
+                self._set_mask(connection, connection.mask | READABLE)
+            if not dispatch.has_news:
+                return
+
+    def deliver(self, replies: bytes) -> None:
+        """Take one replies message from the backend; a malformed one is logged and dropped."""
+        try:
+            self._dispatch.deliver(replies)
+        except ProtocolError as error:
+            self._repeats.warning("replies dropped", fault=error, bytes=len(replies))
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, Asked):
+            if event.op == OP_HELLO:
+                self._greet(event)
+            elif event.op == OP_PING:
+                self._dispatch.answer(event.handle, msgpack.packb(event.arguments[0]))
+            else:
+                self._rare.asked(event)
+        elif isinstance(event, Gathered):
+            self._rare.gathered(event)
+        elif isinstance(event, Dropped):
+            self._rare.dropped(event)
+        else:
+            self._log_refused(event)
+
+    def _greet(self, event: Asked) -> None:
+        try:
+            self._dispatch.answer(event.handle, self._greeting.answer(event.arguments[0]))
+        except KioError as error:
+            self._dispatch.fail(event.handle, error.code, str(error))
+
+    def _log_refused(self, event: Refused) -> None:
+        connection = self._connections.get(event.connection)
+        peer = connection.peer if connection is not None else None
+        reason = "this is HTTP, not the kio protocol" if event.beginning.startswith(_HTTP) else event.reason
+        self._repeats.warning("connection refused", fault=reason, peer=peer, beginning=event.beginning)
+
+    # --- connections
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                sock, address = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    continue  # that one connection broke before it was accepted
+                self._repeats.warning("accepting rests", fault=error.strerror, connections=len(self._connections))
+                self._accept_again_at = monotonic_s() + ACCEPT_PAUSE_S
+                for each in self._listeners:
+                    self._poller.unregister(each.fileno())
+                return
+            self._open(sock, _peer(sock, address))
+
+    def _open(self, sock: socket.socket, peer: str) -> None:
+        sock.setblocking(False)
+        if len(self._connections) >= self._connections_max:
+            self._repeats.warning("connection refused", fault="max_connections is reached", peer=peer)
+            message = f"the daemon has {len(self._connections)} connections already, see max_connections"
+            _send_last(sock, encode_frame([0, Overloaded.code, message, False]))
+            sock.close()
+            return
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 20)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+        connection = _Connection(sock, self._dispatch.open(), peer, monotonic_s())
+        self._connections[connection.id] = connection
+        self._poller.register(connection.fd, connection.mask, lambda events: self._ready(connection, events))
+
+    def _close(self, connection: _Connection) -> None:
+        del self._connections[connection.id]
+        self._unsent.discard(connection)
+        self._dispatch.close(connection.id)
+        self._poller.unregister(connection.fd)
+        connection.sock.close()
+
+    def _ready(self, connection: _Connection, events: int) -> None:
+        now = monotonic_s()
+        if events & WRITABLE and not self._send(connection, now):
+            return
+        if connection.mask & READABLE:
+            self._read(connection, now)
+        elif events & BROKEN:
+            self._close(connection)
+
+    def _read(self, connection: _Connection, now: float) -> None:
+        for _ in range(READS_PER_TURN):
+            try:
+                n = connection.sock.recv_into(self._buffer)
+            except BlockingIOError:
+                return
+            except OSError:
+                n = 0
+            if n == 0:
+                self._close(connection)
+                return
+            if connection.parted_at is not None:
+                continue
+            connection.read_at = now
+            self._dispatch.feed(connection.id, self._buffer, int(now * 1000), n)
+            if self._dispatch.is_paused(connection.id):
+                self._set_mask(connection, connection.mask & ~READABLE)
+                return
+            if n < READ_BYTES:
+                return
+
+    def _send(self, connection: _Connection, now: float) -> bool:
+        """Send what the socket takes; False when the connection is closed now."""
+        try:
+            n = connection.sock.send(self._dispatch.output(connection.id), socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            n = 0
+        except OSError:
+            self._close(connection)
+            return False
+        left = self._dispatch.consumed(connection.id, n)
+        if left:
+            if n or connection not in self._unsent:
+                connection.sent_at = now
+            self._unsent.add(connection)
+            self._set_mask(connection, connection.mask | WRITABLE)
+        else:
+            self._unsent.discard(connection)
+            self._set_mask(connection, connection.mask & ~WRITABLE)
+            if self._dispatch.is_finished(connection.id):
+                self._part(connection, now)
+        return True
+
+    def _set_mask(self, connection: _Connection, mask: int) -> None:
+        if mask != connection.mask:
+            connection.mask = mask
+            self._poller.modify(connection.fd, mask)
+
+    def _part(self, connection: _Connection, now: float) -> None:
+        # Closing a socket with unread bytes resets it, and the peer may lose the last reply: say that nothing more
+        # comes, and read until the peer closes too.
+        if connection.parted_at is None:
+            connection.parted_at = now
+            try:
+                connection.sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                self._close(connection)
+
+    # --- timeouts
+
+    def _look_for_timeouts(self, now: float) -> None:
+        self._repeats.tick()
+        if self._accept_again_at is not None and now >= self._accept_again_at:
+            self._accept_again_at = None
+            for listener in self._listeners:
+                self._watch(listener)
+        connections = list(islice(self._sweep, SWEEP_CONNECTIONS))
+        if not connections:
+            self._sweep = iter(list(self._connections.values()))
+            connections = list(islice(self._sweep, SWEEP_CONNECTIONS))
+        for connection in connections:
+            if connection.id in self._connections:
+                reason = self._pick_timeout(connection, now)
+                if reason is not None:
+                    if connection.parted_at is None:
+                        self._repeats.warning("connection closed", fault=reason, peer=connection.peer)
+                    self._close(connection)
+
+    def _pick_timeout(self, connection: _Connection, now: float) -> str | None:
+        """Why the connection is to be closed, if it is."""
+        if connection.parted_at is not None:
+            return "it was told its last" if now - connection.parted_at > PART_TIMEOUT_S else None
+        if connection in self._unsent:
+            return "it does not read its replies" if now - connection.sent_at > self._stall_timeout_s else None
+        if not self._dispatch.is_greeted(connection.id):
+            return "it sent no hello" if now - connection.opened_at > self._hello_timeout_s else None
+        if now - connection.read_at > self._stall_timeout_s and self._dispatch.has_half_frame(connection.id):
+            return "it stopped within a frame"
+        return None
+
+    # --- the end
+
+    def drain(self) -> None:
+        """Accept no more connections; new requests are answered Draining, those in flight as ever."""
+        self._dispatch.draining = True
+        for listener in self._listeners:
+            if self._accept_again_at is None:
+                self._poller.unregister(listener.fileno())
+            listener.close()
+        self._accept_again_at = None
+        self._listeners.clear()
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether every request is answered and every reply sent."""
+        return not self._dispatch.requests and not self._unsent and not self._dispatch.has_news
+
+    def part(self) -> None:
+        """Tell every client that no more comes; then `connections` falls as they close."""
+        for connection in list(self._connections.values()):
+            self._part(connection, monotonic_s())
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._connections)
+
+    def close(self) -> None:
+        """Close every connection and listener at once."""
+        self.drain()
+        for connection in list(self._connections.values()):
+            self._close(connection)
+
+
+def _peer(sock: socket.socket, address: object) -> str:
+    if sock.family == socket.AF_UNIX:
+        return "unix"
+    host, port = address[:2] if isinstance(address, tuple) else (address, 0)
+    return f"[{host}]:{port}" if sock.family == socket.AF_INET6 else f"{host}:{port}"
+
+
+def _send_last(sock: socket.socket, frame: bytes) -> None:
+    try:
+        sock.send(frame, socket.MSG_NOSIGNAL)
+    except OSError:
+        return

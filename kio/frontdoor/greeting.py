@@ -1,0 +1,52 @@
+"""What a hello is answered with: the version both speak, and the bounds a client has to keep."""
+
+from __future__ import annotations
+
+import msgpack
+
+from kio import limits
+from kio.errors import BadRequest, ProtocolError
+from kio.wire import PROTOCOL_VERSION
+
+
+class Greeting:
+    """Answers hellos; the same answer for every connection of a daemon.
+
+    Args:
+        server: name and version of the daemon, for the client's logs.
+        shards: how many there are.
+        value_bytes_max: the daemon's `max_value_bytes`.
+    """
+
+    def __init__(self, server: str, shards: int, value_bytes_max: int) -> None:
+        self._answer: bytes = msgpack.packb(
+            {
+                "protocol": PROTOCOL_VERSION,
+                "server": server,
+                "shards": shards,
+                "frame_bytes_max": limits.frame_bytes_max(value_bytes_max),
+                "key_bytes_max": limits.KEY_BYTES_MAX,
+                "value_bytes_max": value_bytes_max,
+                "frame_keys_max": limits.FRAME_KEYS_MAX,
+            }
+        )
+
+    def answer(self, hello: bytes) -> bytes:
+        """The result for a hello whose map is `hello`.
+
+        Raises:
+            BadRequest: when it is not a map with a protocol version and a client's name.
+            ProtocolError: when the client speaks no version that is spoken here.
+        """
+        try:
+            asked = msgpack.unpackb(hello)
+        except (ValueError, msgpack.UnpackException) as error:
+            raise BadRequest(f"a hello's argument is one map: {error}") from None
+        if not isinstance(asked, dict) or not isinstance(asked.get("client", ""), str):
+            raise BadRequest('a hello\'s argument is {"protocol": number, "client": text}')
+        version = asked.get("protocol")
+        if not isinstance(version, int) or isinstance(version, bool):
+            raise BadRequest("a hello tells the protocol version as a number")
+        if version < PROTOCOL_VERSION:
+            raise ProtocolError(f"the client speaks protocol version {version}, here it is {PROTOCOL_VERSION}")
+        return self._answer

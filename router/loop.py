@@ -1,0 +1,236 @@
+"""The router's loop: one thread, one epoll, between the door, the pipes and the supervisor.
+
+A turn: wait; read sockets and pipes, each up to its share; then `door.turn` sends the batches and the replies. No timer
+delays anything: what has come in this turn goes out this turn.
+Invariants:
+  * a batch for a shard goes to the pipes its worker was last announced with, or is not made: the shard is down then;
+  * pipes of a worker's earlier life are closed before anything is sent to its next one.
+Ends: `drain` or SIGTERM: no new connection, new requests answered Draining, those in flight answered, exit 0 within
+DRAIN_S + PART_S. End of file on the control socket: the supervisor is gone, the process ends on the spot.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from typing import Any, Final
+
+import psutil
+import zmq
+
+from kio import control
+from kio.clock import monotonic_s
+from kio.frontdoor._dispatch import Dispatch
+from kio.frontdoor.door import Door
+from kio.frontdoor.greeting import Greeting
+from kio.frontdoor.poller import READABLE, Poller
+from kio.log import Log
+from kio.router.pipes import Pipes
+from kio.router.rare import RareOperations
+
+MESSAGES_PER_TURN: Final = 64
+BYTES_PER_TURN: Final = 32 << 20
+#: What is in flight has this long to be answered, then clients this long to close their side.
+DRAIN_S: Final = 1.8
+PART_S: Final = 0.4
+
+_log = Log(__name__)
+
+
+class _Worker:
+    """What the loop knows of a worker that is up."""
+
+    __slots__ = ("has_more", "number", "pipes", "shards")
+
+    def __init__(self, number: int, pipes: Pipes, shards: list[int]) -> None:
+        self.number = number
+        self.pipes = pipes
+        self.shards = shards
+        #: Whether `receive` has not yet said that there is nothing.
+        self.has_more = True
+
+
+class RouterLoop:
+    """The loop of the router.
+
+    Args:
+        sock: the control socket; its other end is the supervisor's.
+        configure: the supervisor's first message (control.py).
+        listeners: the listening sockets it names.
+    """
+
+    def __init__(self, sock: socket.socket, configure: control.Message, listeners: list[socket.socket]) -> None:
+        # Set once.
+        shards = int(configure["shards"])
+        value_bytes_max = int(configure["max_value_bytes"])
+        self._control = sock
+        self._pipes_dir: str = configure["pipes_dir"]
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        self._poller = Poller()
+        self._process = psutil.Process()
+        self._signal_fd, self._signal_write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._dispatch = Dispatch(
+            shards,
+            int(configure["seed"]),
+            value_bytes_max=value_bytes_max,
+            shard_operations_max=int(configure["shard_operations_max"]),
+            shard_bytes_max=int(configure["shard_bytes_max"]),
+        )
+        self._rare = RareOperations(self._dispatch, shards, self._stats)
+        self._door = Door(
+            self._poller,
+            self._dispatch,
+            listeners,
+            self._submit,
+            self._rare,
+            Greeting(configure["server"], shards, value_bytes_max),
+            connections_max=int(configure["max_connections"]),
+        )
+        # Changed by the loop.
+        self._workers: dict[int, _Worker] = {}
+        self._pipes_of: list[Pipes | None] = [None] * shards
+        self._stats_at = 0.0
+        self._drain_until: float | None = None
+        for shard in range(shards):
+            self._dispatch.fail_shard(shard)
+
+    def run(self) -> int:
+        """Serve until told to stop; the exit code."""
+        self._start()
+        while self._drain_until is None or (monotonic_s() < self._drain_until and not self._door.is_drained):
+            self._turn()
+        parted_until = monotonic_s() + PART_S
+        self._door.part()
+        while self._door.connections and monotonic_s() < parted_until:
+            self._turn()
+        self._close()
+        return 0
+
+    def _start(self) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: None)  # what is to be done is in the byte that the wake-up fd gets
+        signal.set_wakeup_fd(self._signal_write_fd, warn_on_full_buffer=False)
+        self._control.setblocking(False)
+        self._poller.register(self._control.fileno(), READABLE, lambda _: self._receive_control())
+        self._poller.register(self._signal_fd, READABLE, lambda _: self._receive_signal())
+        control.send(self._control, {"type": "ready"})
+
+    def _turn(self) -> None:
+        has_more = any(worker.has_more for worker in self._workers.values())
+        self._poller.poll(0.0 if has_more else self._door.wait_s)
+        for worker in self._workers.values():
+            if worker.has_more:
+                self._receive_replies(worker)
+        self._door.turn()
+        now = monotonic_s()
+        if now >= self._stats_at:
+            self._stats_at = now + control.STATS_INTERVAL_S
+            control.send(self._control, {"type": "stats"} | self._stats())
+
+    # --- operations and replies
+
+    def _submit(self, shard: int, batch: bytes) -> None:
+        pipes = self._pipes_of[shard]
+        if pipes is not None:
+            pipes.send(batch)
+
+    def _receive_replies(self, worker: _Worker) -> bool:
+        """Take this turn's share of what came; whether there may be more."""
+        bytes_left = BYTES_PER_TURN
+        for _ in range(MESSAGES_PER_TURN):
+            replies = worker.pipes.receive()
+            if replies is None:
+                worker.has_more = False
+                return False
+            self._door.deliver(replies)
+            bytes_left -= len(replies)
+            if bytes_left <= 0:
+                break
+        return True
+
+    # --- the supervisor
+
+    def _receive_control(self) -> None:
+        while True:
+            try:
+                message = control.receive(self._control)
+            except BlockingIOError:
+                return
+            if message is None:
+                os._exit(1)  # the supervisor is gone, and with it whoever would start this process again
+            kind = message["type"]
+            if kind == "worker_up":
+                self._worker_up(message["worker"], message["name"], message["shards"])
+            elif kind == "worker_down":
+                self._worker_down(message["worker"])
+            elif kind == "topology":
+                self._rare.topology = message["status"]
+            elif kind == "drain":
+                self._drain()
+            else:
+                _log.warning("unknown control message", type=kind)
+
+    def _receive_signal(self) -> None:
+        if signal.SIGTERM in os.read(self._signal_fd, 64):
+            self._drain()
+
+    def _worker_up(self, number: int, name: str, shards: list[int]) -> None:
+        self._worker_down(number)
+        pipes = Pipes(self._context, self._pipes_dir, name)
+        worker = self._workers[number] = _Worker(number, pipes, shards)
+
+        def look() -> None:
+            worker.has_more = True
+
+        self._poller.register(pipes.fd, READABLE, lambda _: look())
+        for shard in shards:
+            self._pipes_of[shard] = pipes
+            self._dispatch.shard_up(shard)
+        _log.debug("worker up", worker=number, pipes=name, shards=len(shards))
+
+    def _worker_down(self, number: int) -> None:
+        worker = self._workers.pop(number, None)
+        if worker is None:
+            return
+        # Replies that came before the worker died stand for what it did.
+        while self._receive_replies(worker):
+            pass
+        for shard in worker.shards:
+            self._pipes_of[shard] = None
+            self._dispatch.fail_shard(shard)
+        self._poller.unregister(worker.pipes.fd)
+        worker.pipes.close()
+        _log.debug("worker down", worker=number, shards=len(worker.shards))
+
+    def _stats(self) -> dict[str, Any]:
+        counters = self._dispatch.counters()
+        return {
+            "connections": self._door.connections,
+            "requests": sum(counters["per_op"].values()),
+            "in_flight": self._dispatch.requests,
+            "bytes_in": counters["bytes_in"],
+            "bytes_out": counters["bytes_out"],
+            "errors": counters["errors"],
+            "per_op": counters["per_op"],
+            "rss_bytes": self._process.memory_info().rss,
+            "cpu_s": time.process_time(),
+        }
+
+    # --- the end
+
+    def _drain(self) -> None:
+        if self._drain_until is None:
+            self._drain_until = monotonic_s() + DRAIN_S
+            _log.info("drain", connections=self._door.connections, in_flight=self._dispatch.requests)
+            self._door.drain()
+
+    def _close(self) -> None:
+        self._door.close()
+        for number in list(self._workers):
+            self._worker_down(number)
+        self._context.term()
+        self._poller.close()
+        signal.set_wakeup_fd(-1)
+        os.close(self._signal_fd)
+        os.close(self._signal_write_fd)
