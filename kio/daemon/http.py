@@ -32,6 +32,7 @@ REQUEST_S: Final = 5.0
 #: The loop turns at least once a second; older than this, it hangs.
 BEAT_AGE_S_MAX: Final = 5.0
 _POLL_S: Final = 0.1
+_TOO_LONG: Final = b"HTTP/1.0 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 _log = Log(__name__)
 
@@ -126,10 +127,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile = io.BytesIO(self._read_head())
 
     def _read_head(self) -> bytes:
-        """The request's head, or what came of it in time: the base class answers 400 to half a head, if to anything."""
+        """The request's head; nothing when it did not come in time, or is too long."""
         deadline = monotonic_s() + REQUEST_S
         head = b""
-        while b"\r\n\r\n" not in head and b"\n\n" not in head and len(head) < HEAD_BYTES_MAX:
+        while b"\r\n\r\n" not in head and b"\n\n" not in head:
+            if len(head) == HEAD_BYTES_MAX:
+                self.wfile.write(_TOO_LONG)
+                return b""
             self.connection.settimeout(max(0.001, deadline - monotonic_s()))
             try:
                 received = self.connection.recv(HEAD_BYTES_MAX - len(head))
