@@ -32,6 +32,7 @@ LINES_MAX = 500
 #: Longer than LINES_MAX, and why that reads better than two files.
 LONG = {
     "kio/frontdoor/_dispatch.pyx": "one state machine, from a client's bytes to a batch and back",
+    "segments/_hints.pyx": "one pass over a segment's bytes, whoever asks: recovery, seal, check",
     "segments/_engine.pyx": "one hot path, from a batch to replies",
 }
 BAGS = {"base", "common", "core", "helpers", "manager", "misc", "shared", "utils", "util"}
