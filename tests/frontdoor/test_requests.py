@@ -55,7 +55,7 @@ def test_batch_operations_cross_all_shards_and_keep_the_order_of_the_keys(dispat
     pairs = [part for key in keys for part in (key, b"value of " + key)]
     assert ask(dispatch, shards, peer, wire.OP_SET_MANY, 0, pairs) == [0, [True] * 500]
     assert all(shards.keys)
-    mixed = keys[::2] + [b"absent"] + keys[1::2]
+    mixed = [*keys[::2], b"absent", *keys[1::2]]
     expected = [None if key == b"absent" else b"value of " + key for key in mixed]
     assert ask(dispatch, shards, peer, wire.OP_GET_MANY, 0, mixed) == [0, expected]
     assert ask(dispatch, shards, peer, wire.OP_EXISTS_MANY, 0, [b"absent", keys[0]]) == [0, [False, True]]
@@ -225,9 +225,7 @@ def test_every_encoding_of_a_number_is_taken(dispatch: Dispatch, shards: Shards,
                 b"\xc6\x00\x00\x00\x01k"],
 )  # fmt: skip
 @pytest.mark.parametrize("array", [b"\x95", b"\xdc\x00\x05", b"\xdd\x00\x00\x00\x05"])
-def test_every_encoding_of_arrays_and_bytes_is_taken(
-    dispatch: Dispatch, shards: Shards, array: bytes, encoded: bytes
-):
+def test_every_encoding_of_arrays_and_bytes_is_taken(dispatch: Dispatch, shards: Shards, array: bytes, encoded: bytes):
     peer = Peer(dispatch)
     body = array + b"\x05\x01\x00\x00" + encoded
     peer.feed(wire.LENGTH.pack(len(body)) + body)
