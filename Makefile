@@ -38,8 +38,8 @@ stress: setup
 	$(BIN)/pytest -m stress --durations=20 $(ARGS)
 
 bench: setup
-	$(BIN)/python tests/bench/kernel.py $(ARGS)
-	$(BIN)/python tests/bench/daemon.py $(ARGS)
+	$(BIN)/python -m tests.bench.kernel
+	$(BIN)/python -m tests.bench.daemon
 
 check: setup
 	$(BIN)/ruff check

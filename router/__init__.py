@@ -10,3 +10,6 @@ Owns: the public door (kio.frontdoor), which hashes, batches and orders; the con
 outlives the process: when it ends, clients reconnect and the supervisor starts another.
 Never does: touch a data directory, or know how a shard stores.
 """
+
+if not __name__.startswith("kio."):
+    raise ImportError("import kio.router, not router: the folders beside kio/ are its subpackages")

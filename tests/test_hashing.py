@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Callable
 
 import msgpack
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from kio import opbatch, wire
 from kio.frontdoor._dispatch import Dispatch
 from kio.hashing import KEYSPACE_STEP, hash_tag, key_hash, routed_hash, shard_of
+from kio.segments._hints import hash_key
 
 PRIME32 = 2_654_435_761
 PRIME64 = 11_400_714_785_074_694_797
@@ -36,7 +38,10 @@ def sanity_buffer(length: int) -> bytes:
     return bytes(buffer)
 
 
-def hashes_in_c(keys: list[bytes], seed: int, keyspace: int = 0) -> list[int]:
+Hashes = Callable[[list[bytes], int, int], list[int]]
+
+
+def in_the_front_door(keys: list[bytes], seed: int, keyspace: int) -> list[int]:
     """The hashes that the front door's kernel writes into the op batches for these keys."""
     door = Dispatch(1, seed)
     connection = door.open()
@@ -47,28 +52,41 @@ def hashes_in_c(keys: list[bytes], seed: int, keyspace: int = 0) -> list[int]:
     return [o.hash for _, message in door.take_batches() for o in opbatch.decode_batch(message)]
 
 
+def in_the_segments(keys: list[bytes], seed: int, keyspace: int) -> list[int]:
+    """The hashes by which the segments' kernel finds these keys again."""
+    return [hash_key(key, seed, keyspace) for key in keys]
+
+
+in_c = pytest.mark.parametrize("hashes", [in_the_front_door, in_the_segments])
+
+
 @pytest.mark.parametrize(("length", "seed", "expected"), OFFICIAL)
 def test_it_is_the_published_xxh64(length: int, seed: int, expected: int) -> None:
     assert key_hash(sanity_buffer(length), seed) == expected
 
 
+@in_c
 @pytest.mark.parametrize("seed", [0, PRIME32])
-def test_c_computes_the_published_xxh64_too(seed: int) -> None:
+def test_c_computes_the_published_xxh64_too(hashes: Hashes, seed: int) -> None:
     vectors = {length: expected for length, of, expected in OFFICIAL if of == seed and length}
-    assert hashes_in_c([sanity_buffer(length) for length in vectors], seed) == list(vectors.values())
+    assert hashes([sanity_buffer(length) for length in vectors], seed, 0) == list(vectors.values())
 
 
+@in_c
 @pytest.mark.parametrize("keyspace", [0, 1, 255])
-def test_c_and_python_agree_on_every_length_up_to_four_blocks_and_on_the_longest_key(keyspace: int) -> None:
+def test_c_and_python_agree_on_every_length_up_to_four_blocks_and_on_the_longest_key(
+    hashes: Hashes, keyspace: int
+) -> None:
     random.seed(keyspace)
     seed = random.getrandbits(64)
     keys = [random.randbytes(length) for length in (*range(1, 130), 255, 256, 1000, 65_535)]
-    assert hashes_in_c(keys, seed, keyspace) == [routed_hash(key, seed, keyspace) for key in keys]
+    assert hashes(keys, seed, keyspace) == [routed_hash(key, seed, keyspace) for key in keys]
 
 
-def test_c_and_python_agree_on_which_part_of_a_key_chooses_its_shard() -> None:
+@in_c
+def test_c_and_python_agree_on_which_part_of_a_key_chooses_its_shard(hashes: Hashes) -> None:
     keys = [bytes(letters) for length in range(1, 6) for letters in itertools.product(b"{}a", repeat=length)]
-    assert hashes_in_c(keys, 7) == [routed_hash(key, 7) for key in keys]
+    assert hashes(keys, 7, 0) == [routed_hash(key, 7) for key in keys]
 
 
 @pytest.mark.parametrize(
