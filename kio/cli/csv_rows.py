@@ -13,7 +13,7 @@ import base64
 import csv
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
@@ -136,13 +136,14 @@ class CsvTarget:
 
     def finish(self) -> None:
         """Write the columns' names and all rows."""
-        text = TextIOWrapper(self._file, encoding="utf-8", newline="", write_through=True)
+        text = TextIOWrapper(self._file, encoding="utf-8", newline="")
+        write = _writer(text)
         if self._columns:
-            _write(text, list(self._columns))
+            write(list(self._columns))
         self._waiting.seek(0)
         for line in self._waiting:
             fields = json.loads(line)
-            _write(text, [_text(fields.get(column)) for column in self._columns])
+            write([_text(fields.get(column)) for column in self._columns])
         text.flush()
         text.detach()
 
@@ -166,11 +167,16 @@ class CsvTarget:
         return self._field is None or json_records.has_key(fields, self._field, key)
 
 
-def _write(file: TextIO, row: list[str]) -> None:
+def _writer(file: TextIO) -> Callable[[list[str]], None]:
+    """What writes one row."""
     plain = csv.writer(file, lineterminator="\n")
-    # The writer of Python 3.11 and 3.12 leaves a lone \r unquoted, which no reader takes.
+    # Where a lone \r stands unquoted, no reader takes it, and the writer of Python 3.11 and 3.12 does not quote it.
     quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    (quoting if any("\r" in text for text in row) else plain).writerow(row)
+
+    def write(row: list[str]) -> None:
+        (quoting if any("\r" in text for text in row) else plain).writerow(row)
+
+    return write
 
 
 def _text(found: object) -> str:

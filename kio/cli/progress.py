@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kio.cli import output
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 #: Units that can be measured.
 BYTES: Final = "bytes"
 RECORDS: Final = "records"
+REFRESH_S: Final = 0.1
 
 
-@dataclass(frozen=True)
 class Bar:
-    """Where a run reports to.
+    """Where a run reports to; without a terminal, nobody sees how far it is and messages go out as always."""
 
-    Attributes:
-        moved_to: called with how far the run is, in the bar's unit.
-        tell: prints a message without tearing the bar.
-    """
+    def moved_to(self, done: int) -> None:
+        """The run is at `done`, in the bar's unit. May be called for every record."""
 
-    moved_to: Callable[[int], None]
-    tell: Callable[[str], None]
+    def tell(self, text: str) -> None:
+        """Print a message without tearing the bar."""
+        output.message(text)
 
 
 def is_wanted() -> bool:
@@ -37,21 +39,52 @@ def is_wanted() -> bool:
 def bar(title: str, total: int | None, unit: str) -> Iterator[Bar]:
     """A bar with rate and remaining time while the block runs; `total` None is not known beforehand."""
     if not is_wanted():
-        yield Bar(moved_to=lambda done: None, tell=output.message)
+        yield Bar()
         return
-    from rich import progress
     from rich.console import Console
-
-    amount = (
-        (progress.DownloadColumn(binary_units=True), progress.TransferSpeedColumn())
-        if unit == BYTES
-        else (progress.MofNCompleteColumn(), progress.TextColumn("{task.speed:,.0f} records/s"))
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
     )
-    console = Console(stderr=True, highlight=False)
-    columns = (progress.TextColumn(title), progress.BarColumn(), *amount, progress.TimeRemainingColumn())
-    with progress.Progress(*columns, console=console) as shown:
-        task = shown.add_task(title, total=total)
-        yield Bar(
-            moved_to=lambda done: shown.update(task, completed=done),
-            tell=lambda text: console.print(f"kio: {text}", markup=False, soft_wrap=True),
-        )
+
+    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn()]
+    if unit == BYTES:
+        columns += [DownloadColumn(binary_units=True), TransferSpeedColumn()]
+    else:
+        columns += [MofNCompleteColumn(), TextColumn("{task.fields[rate]}")]
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True, highlight=False)) as progress:
+        shown = _TerminalBar(progress, progress.add_task(title, total=total, rate=""))
+        yield shown
+        shown.show()
+
+
+class _TerminalBar(Bar):
+    """The bar on a terminal: told of every record, it draws a few times a second."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress = progress
+        self._task = task
+        self._done = 0
+        self._shown_at = 0.0
+
+    def moved_to(self, done: int) -> None:
+        self._done = done
+        now = time.monotonic()
+        if now - self._shown_at >= REFRESH_S:
+            self._shown_at = now
+            self.show()
+
+    def show(self) -> None:
+        """Draw how far the run is."""
+        speed = self._progress.tasks[0].speed
+        rate = "" if speed is None else f"{speed:,.0f} records/s"
+        self._progress.update(self._task, completed=self._done, rate=rate)
+
+    def tell(self, text: str) -> None:
+        self._progress.console.print(f"kio: {text}", markup=False, soft_wrap=True)

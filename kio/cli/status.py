@@ -12,9 +12,18 @@ from kio.cli import options, output
 
 EXAMPLE: Final = """\
 kio status
-kio status --json | jq '.shards[].keys'"""
+kio status --json"""
 
 MIB: Final = 1 << 20
+_DAEMON_FIELDS: Final = (
+    "version", "supervisor.uptime_s", "ports.native", "ports.http", "ports.resp", "ports.socket",
+    "settings.data", "settings.sync", "router.connections", "router.requests", "router.in_flight",
+)  # fmt: skip
+_PROCESS_COLUMNS: Final = ("process", "pid", "cpu", "restarts", "rss_mib", "cpu_s", "state")
+_SHARD_COLUMNS: Final = (
+    "shard", "worker", "keys", "live_mib", "dead_mib", "disk_mib",
+    "segments", "lsn", "durable_lsn", "keydir_mib", "state",
+)  # fmt: skip
 
 
 def command(
@@ -28,7 +37,7 @@ def command(
     if json:
         output.as_json(stats)
         return
-    output.table("daemon", ("", "value"), _daemon(stats), left=2)
+    output.table("daemon", ("field", "value"), _daemon(stats), left=2)
     output.line("")
     output.table("processes", _PROCESS_COLUMNS, _processes(stats))
     output.line("")
@@ -37,24 +46,14 @@ def command(
         output.line(reason)
 
 
-_PROCESS_COLUMNS: Final = ("process", "pid", "cpu", "restarts", "rss_mib", "cpu_s", "state")
-_SHARD_COLUMNS: Final = (
-    "shard", "worker", "keys", "live_mib", "dead_mib", "disk_mib",
-    "segments", "lsn", "durable_lsn", "keydir_mib", "state",
-)  # fmt: skip
-
-
 def _daemon(stats: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
-    yield "version", stats.get("version")
-    yield "uptime_s", stats.get("supervisor", {}).get("uptime_s")
-    for name, port in stats.get("ports", {}).items():
-        yield name, port
-    for name in ("data", "sync"):
-        if name in stats.get("settings", {}):
-            yield name, stats["settings"][name]
-    for name in ("connections", "requests", "in_flight"):
-        if name in stats.get("router", {}):
-            yield name, stats["router"][name]
+    """What is told once, under the names it has in --json."""
+    for path in _DAEMON_FIELDS:
+        found: Any = stats
+        for name in path.split("."):
+            found = found.get(name) if isinstance(found, Mapping) else None
+        if found not in (None, ""):
+            yield path, found
 
 
 def _processes(stats: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
@@ -62,7 +61,9 @@ def _processes(stats: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
     named += [(f"worker {worker.get('worker')}", worker) for worker in stats.get("workers", [])]
     for name, process in named:
         pid, cpu, restarts = (process.get(field) for field in ("pid", "cpu", "restarts"))
-        yield name, pid, cpu, restarts, _mib(process.get("rss_bytes")), process.get("cpu_s"), process.get("state")
+        cpu_s = process.get("cpu_s")
+        used = None if cpu_s is None else f"{cpu_s:,.1f}"
+        yield name, pid, cpu, restarts, _mib(process.get("rss_bytes")), used, process.get("state")
 
 
 def _shards(stats: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:

@@ -1,3 +1,5 @@
+"""CSV rows become records and come back."""
+
 from __future__ import annotations
 
 import io

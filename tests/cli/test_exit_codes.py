@@ -1,3 +1,5 @@
+"""Every way a verb can end has its exit code and one line on stderr."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -1,3 +1,5 @@
+"""What --help of every verb holds."""
+
 from __future__ import annotations
 
 import shlex

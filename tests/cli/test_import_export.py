@@ -1,3 +1,5 @@
+"""`kio import` and `kio export` from the outside: what they store, write, tell and exit with."""
+
 from __future__ import annotations
 
 import json

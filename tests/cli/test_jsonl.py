@@ -1,3 +1,5 @@
+"""Lines of JSON become records and come back byte for byte."""
+
 from __future__ import annotations
 
 import io

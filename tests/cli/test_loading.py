@@ -1,3 +1,5 @@
+"""The Loader against a daemon that refuses, fails for a while, or stays away."""
+
 from __future__ import annotations
 
 import pytest

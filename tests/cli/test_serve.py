@@ -1,3 +1,5 @@
+"""The flags of `kio serve` reach the settings, and only those that were given."""
+
 from __future__ import annotations
 
 import sys

@@ -1,3 +1,5 @@
+"""A directory tree becomes records: names, sizes, links, and a tree that changes meanwhile."""
+
 from __future__ import annotations
 
 import os

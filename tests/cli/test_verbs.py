@@ -1,3 +1,5 @@
+"""The small verbs from the outside: bytes on stdout, messages on stderr, --json."""
+
 from __future__ import annotations
 
 import io
