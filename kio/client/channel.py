@@ -15,7 +15,7 @@ from collections import deque
 from itertools import islice
 from typing import Final
 
-from kio.client.options import Options
+from kio.client.options import Options, reason, unreachable
 from kio.client.plans import own_error
 from kio.client.protocol import Limits, Protocol, Reply, Request
 from kio.client.retry import Deadline
@@ -171,7 +171,7 @@ class Channel:
             raise self._lost(error) from None
 
     def _lost(self, error: OSError) -> ConnectionLost:
-        return ConnectionLost(f"the connection to {self._url} broke: {error.strerror or error}")
+        return ConnectionLost(f"the connection to {self._url} broke: {reason(error)}")
 
 
 def _connect(options: Options, deadline: Deadline) -> socket.socket:
@@ -194,5 +194,4 @@ def _connect(options: Options, deadline: Deadline) -> socket.socket:
     except OSError as error:
         if isinstance(error, TimeoutError) and seconds < options.connect_timeout:
             raise Timeout(f"{options.url} did not accept the connection in time") from None
-        reason = error.strerror or str(error)
-        raise ConnectionLost(f'cannot reach {options.url}: {reason.lower()}; is "kio serve" running there?') from None
+        raise unreachable(options, error) from None

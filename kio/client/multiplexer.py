@@ -16,7 +16,7 @@ from collections import deque
 from typing import Final
 
 from kio import clock
-from kio.client.options import Options
+from kio.client.options import Options, reason, unreachable
 from kio.client.plans import own_error
 from kio.client.protocol import Limits, Protocol, Reply, Request
 from kio.client.retry import Deadline
@@ -212,8 +212,8 @@ class Multiplexer(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed."""
-        reason = (getattr(exc, "strerror", None) or str(exc)) if exc else "the daemon closed it"
-        self._break(ConnectionLost(f"the connection to {self._options.url} broke: {reason}"))
+        why = reason(exc) if isinstance(exc, OSError) else str(exc or "the daemon closed it")
+        self._break(ConnectionLost(f"the connection to {self._options.url} broke: {why}"))
         if not self._ended.done():
             self._ended.set_result(None)
 
@@ -248,8 +248,7 @@ async def open_multiplexer(options: Options) -> Multiplexer:
         await _discard(made)
         raise ConnectionLost(f"{options.url} did not answer within {options.connect_timeout:g} s") from None
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise ConnectionLost(f'cannot reach {options.url}: {reason.lower()}; is "kio serve" running there?') from None
+        raise unreachable(options, error) from None
     except BaseException:
         await _discard(made)
         raise

@@ -7,11 +7,12 @@ over the same option in the URL's query.
 from __future__ import annotations
 
 import math
+import os
 from enum import Enum
 from typing import Any, Final, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from kio.errors import ConfigError
+from kio.errors import ConfigError, ConnectionLost
 from kio.limits import CONNECTIONS_MAX, KEYSPACES
 from kio.wire import DEFAULT_PORT
 
@@ -87,6 +88,18 @@ def parse(url: str, **given: Any) -> Options:
 def changed(options: Options, **given: Any) -> Options:
     """`options` with those of the keyword arguments that are not UNSET; ConfigError as in parse."""
     return options._replace(**{name: _checked(name, value) for name, value in given.items() if value is not UNSET})
+
+
+def reason(error: OSError) -> str:
+    """What the operating system said, in the same words for a blocking socket and an event loop's."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    return (error.strerror or str(error)).lower()
+
+
+def unreachable(options: Options, error: OSError) -> ConnectionLost:
+    """The error for an address where no connection could be made."""
+    return ConnectionLost(f'cannot reach {options.url}: {reason(error)}; is "kio serve" running there?')
 
 
 def _tcp_address(url: str, parts: SplitResult, port: int | None) -> tuple[str, int]:

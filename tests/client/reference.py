@@ -1,7 +1,8 @@
 """A server that speaks kio.wire, written from its text, with a dict for a store and every fault on demand.
 
 Each connection has a thread that answers its requests one by one. Before it executes a request it asks `script`, a
-function of (operation, arguments), what to do instead; None is the right thing.
+function of (operation, arguments), what to do instead; None is the right thing. `greeting` is what it does instead of
+answering a hello.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ class ReferenceServer:
     def __init__(self, path: Path | None = None) -> None:
         self.keyspaces: dict[int, dict[bytes, bytes]] = {}
         self.script: Script = lambda op, arguments: None
+        self.greeting: Any = None
         self.hello: dict[str, Any] = {
             "protocol": wire.PROTOCOL_VERSION,
             "server": "reference",
@@ -124,7 +126,8 @@ class ReferenceServer:
     def drop_connections(self) -> None:
         with self._lock:
             for connection in self._open:
-                connection.shutdown(socket.SHUT_RDWR)
+                with suppress(OSError):  # the other side was faster
+                    connection.shutdown(socket.SHUT_RDWR)
 
     def operations(self) -> list[int]:
         return [op for _, op, _, _ in self.requests]
@@ -174,11 +177,10 @@ class ReferenceServer:
     def _answer(self, connection: socket.socket, number: int, message: list[Any]) -> bool:
         id_, op, deadline_ms, *arguments = message
         if op == wire.OP_HELLO:
-            todo = self.script(op, arguments)
-            if isinstance(todo, Hold):
-                todo.until.wait(10)
-            elif todo is not None:
-                return self._act(connection, id_, op, arguments, todo)
+            if isinstance(self.greeting, Hold):
+                self.greeting.until.wait(10)
+            elif self.greeting is not None:
+                return self._act(connection, id_, op, arguments, self.greeting)
             self._send(connection, [id_, 0, self.hello])
             return True
         with self._lock:
