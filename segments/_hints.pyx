@@ -15,7 +15,7 @@ between becomes a hint of kind "damaged", since nobody knows whose it was. Where
 Both functions run without the GIL, so they belong into helper threads.
 """
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort, realloc
 from libc.string cimport memcmp, memcpy, memset
@@ -33,6 +33,7 @@ from typing import NamedTuple
 
 cdef extern from "_native.h" nogil:
     void kio_crc_setup()
+    void kio_memory_setup()
     int kio_guard_setup()
     uint32_t kio_crc32c(uint32_t crc, const uint8_t* p, size_t n)
     int kio_guarded_read(const uint8_t* record, uint64_t size, uint32_t crc_seed, void* to, uint64_t start, uint64_t n)
@@ -41,6 +42,7 @@ cdef extern from "_native.h" nogil:
     int kio_guarded_crc(uint32_t* out, uint32_t crc, const uint8_t* start, uint64_t n)
 
 kio_crc_setup()
+kio_memory_setup()
 if kio_guard_setup() != 0:
     raise OSError("no handler for SIGBUS could be installed")
 
@@ -154,16 +156,13 @@ cdef int _compare(const void* a, const void* b) noexcept nogil:
     return 1 if _before(<const Hint*>b, <const Hint*>a) else 0
 
 
-cdef int _sort(HintList* l) except -1 nogil:
-    """Sort in place: one distribution by the highest bits, then each small bucket."""
+cdef int _sort(const HintList* l, Hint* out) except -1 nogil:
+    """Sort `l` into `out`: one distribution by the highest bits, then each small bucket."""
     cdef size_t* starts = <size_t*>malloc((BUCKETS + 1) * sizeof(size_t))
-    cdef Hint* out = <Hint*>malloc(l.count * sizeof(Hint) + 1)
     cdef size_t i, b
-    if starts == NULL or out == NULL:
-        free(starts)
-        free(out)
+    if starts == NULL:
         with gil:
-            raise MemoryError(f"no memory to sort {l.count} hints")
+            raise MemoryError("no memory to sort hints")
     memset(starts, 0, (BUCKETS + 1) * sizeof(size_t))
     for i in range(l.count):
         starts[(l.items[i].order >> 52) + 1] += 1
@@ -179,9 +178,6 @@ cdef int _sort(HintList* l) except -1 nogil:
             qsort(out + b, starts[i] - b, sizeof(Hint), _compare)
         b = starts[i]
     free(starts)
-    free(l.items)
-    l.items = out
-    l.capacity = l.count
     return 0
 
 
@@ -214,6 +210,8 @@ def scan(const uint8_t[::1] mapping, uint64_t start, uint64_t stop, uint32_t crc
     cdef uint64_t at = start, end = start, torn = 0, first = 0, low = 0, high = 0, puts = 0, tombstones = 0, records = 0
     cdef uint32_t epoch = 0
     cdef size_t i
+    cdef bytes hints
+    cdef Hint* out
     memset(&l, 0, sizeof(l))
     if stop > <uint64_t>mapping.shape[0] or start > stop:
         raise ValueError(f"a segment of {mapping.shape[0]} bytes cannot be scanned from {start} to {stop}")
@@ -232,9 +230,12 @@ def scan(const uint8_t[::1] mapping, uint64_t start, uint64_t stop, uint32_t crc
                 low = l.items[i].lsn if low == 0 or l.items[i].lsn < low else low
                 high = max(high, l.items[i].lsn)
                 epoch = max(epoch, l.items[i].epoch)
-            _sort(&l)
-        clears, damaged = _specials(l.items, l.count)
-        return Scan(PyBytes_FromStringAndSize(<char*>l.items, l.count * sizeof(Hint)), end, torn,
+        hints = PyBytes_FromStringAndSize(NULL, l.count * sizeof(Hint))
+        out = <Hint*>PyBytes_AS_STRING(hints)
+        with nogil:
+            _sort(&l, out)
+        clears, damaged = _specials(out, l.count)
+        return Scan(hints, end, torn,
                     [(offset, size) for offset, size, _ in damaged], records, puts, tombstones, first, low, high, epoch,
                     clears)
     finally:

@@ -7,6 +7,7 @@
 #ifndef KIO_NATIVE_H
 #define KIO_NATIVE_H
 
+#include <malloc.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
@@ -85,6 +86,17 @@ __attribute__((target("+crc"))) static uint32_t kio_crc_fast(uint32_t crc, const
 
 static inline uint32_t kio_crc32c(uint32_t crc, const uint8_t *p, size_t n) {
     return kio_crc_hardware ? kio_crc_fast(crc, p, n) : kio_crc_software(crc, p, n);
+}
+
+/* ---- memory ---- */
+
+/* Large buffers (hints while a segment is sealed, long values) go back to the system when they are freed. glibc would raise
+ * its threshold up to 32 MiB with the first of them, and keep them, fragmented, in its heaps. */
+static void kio_memory_setup(void) {
+#if defined(__GLIBC__)
+    mallopt(M_MMAP_THRESHOLD, 1 << 20);
+    mallopt(M_TRIM_THRESHOLD, 4 << 20);
+#endif
 }
 
 /* ---- guarded reads ---- */

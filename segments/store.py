@@ -4,7 +4,7 @@ Owns: the shard directory (locked), the manifest, the segments and the engine ov
 take long is handed out as jobs (jobs.py), whose outcome only `finish` brings in.
 
 The life of a segment:  prepared -> active -> sealing -> sealed
-    prepared   made ahead by a job when the active one is half full; in the manifest, empty
+    prepared   made ahead by a job when the active one is an eighth full; in the manifest, empty
     active     takes every new record, in one order
     sealing    takes none; its records are synced like the active one's; then a job writes hints and footer
     sealed     immutable
@@ -138,6 +138,11 @@ class Store:
     def is_read_only(self) -> bool:
         """Whether the disk failed this shard: it takes no write until it is opened anew."""
         return bool(self._read_only_reason)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a job is under way."""
+        return bool(self._running)
 
     def execute(self, batch: bytes) -> Executed:
         """Execute an op batch. What a client can cause becomes a reply's status.
@@ -335,7 +340,7 @@ class Store:
         if self._read_only_reason or self._running.keys() & {"seal", "prepare"}:
             return None
         job: Job
-        if self._prepared is None and self._engine.tail * 2 > self._active.capacity:
+        if self._prepared is None and self._engine.tail * 8 > self._active.capacity:
             manifest = self._manifest
             entry = new_entry(manifest.state.next_id, self._epoch)
             job = PrepareJob(self._disk, self.path, self.shard, manifest, entry, self._options.segment_bytes)
