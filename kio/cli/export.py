@@ -21,7 +21,7 @@ from kio.cli.transfer import Record, Tally, closing_line
 from kio.cli.tree_target import TreeTarget
 
 EXAMPLE: Final = """\
-kio export --tree ./doc --prefix doc/
+kio export --tree ./site --prefix site/
 kio export --jsonl people.jsonl --prefix people: --key id
 kio export --csv - --prefix people: | head"""
 

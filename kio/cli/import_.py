@@ -22,7 +22,7 @@ from kio.cli.transfer import Record, Tally, closing_line
 from kio.cli.tree_source import TreeSource
 
 EXAMPLE: Final = """\
-kio import --tree /usr/share/doc --prefix doc/
+kio import --tree ./site --prefix site/
 kio import --jsonl people.jsonl --key id
 kio import --csv people.csv --key id --prefix people:"""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from kio.cli import output
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress
 
 #: Units that can be measured.
 BYTES: Final = "bytes"
@@ -22,8 +22,11 @@ REFRESH_S: Final = 0.1
 class Bar:
     """Where a run reports to; without a terminal, nobody sees how far it is and messages go out as always."""
 
-    def moved_to(self, done: int) -> None:
-        """The run is at `done`, in the bar's unit. May be called for every record."""
+    def moved_to(self, done: int, total: int | None = None) -> None:
+        """The run is at `done`, in the bar's unit, of `total` where that is known only now.
+
+        May be called for every record.
+        """
 
     def tell(self, text: str) -> None:
         """Print a message without tearing the bar."""
@@ -59,7 +62,7 @@ def bar(title: str, total: int | None, unit: str) -> Iterator[Bar]:
     else:
         columns += [MofNCompleteColumn(), TextColumn("{task.fields[rate]}")]
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True, highlight=False)) as progress:
-        shown = _TerminalBar(progress, progress.add_task(title, total=total, rate=""))
+        shown = _TerminalBar(progress, title, total)
         yield shown
         shown.show()
 
@@ -67,14 +70,16 @@ def bar(title: str, total: int | None, unit: str) -> Iterator[Bar]:
 class _TerminalBar(Bar):
     """The bar on a terminal: told of every record, it draws a few times a second."""
 
-    def __init__(self, progress: Progress, task: TaskID) -> None:
+    def __init__(self, progress: Progress, title: str, total: int | None) -> None:
         self._progress = progress
-        self._task = task
+        self._task = progress.add_task(title, total=total, rate="")
         self._done = 0
+        self._total = total
         self._shown_at = 0.0
 
-    def moved_to(self, done: int) -> None:
+    def moved_to(self, done: int, total: int | None = None) -> None:
         self._done = done
+        self._total = total or self._total
         now = time.monotonic()
         if now - self._shown_at >= REFRESH_S:
             self._shown_at = now
@@ -84,7 +89,7 @@ class _TerminalBar(Bar):
         """Draw how far the run is."""
         speed = self._progress.tasks[0].speed
         rate = "" if speed is None else f"{speed:,.0f} records/s"
-        self._progress.update(self._task, completed=self._done, rate=rate)
+        self._progress.update(self._task, completed=self._done, total=self._total, rate=rate)
 
     def tell(self, text: str) -> None:
         self._progress.console.print(f"kio: {text}", markup=False, soft_wrap=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from kio import client
 from kio.cli import app, exit_codes
 from tests.cluster.daemon import ROOT, Daemon, environment, run_cli, wait_until
 
@@ -140,7 +141,8 @@ def test_ctrl_c_ends_an_import_with_its_tally(daemon: Daemon) -> None:
         assert importing.stdin is not None
         importing.stdin.write(b"".join(b'{"id": "%d"}\n' % n for n in range(5_000)))
         importing.stdin.flush()
-        wait_until(lambda: len(daemon.cli("scan", "ctrl-c/").stdout.split()) >= 1000, LIMIT_S, "the first records")
+        with client.connect(daemon.url) as db:
+            wait_until(lambda: any(db.keys("ctrl-c/")), LIMIT_S, "the first records")
         importing.send_signal(signal.SIGINT)
         out, err = importing.communicate(timeout=LIMIT_S)
     assert importing.returncode == exit_codes.INTERRUPTED
@@ -200,13 +202,15 @@ def test_a_daemon_that_is_not_there_and_a_port_that_is_not_kio(daemon: Daemon) -
 def test_the_examples_of_the_help_work_as_they_stand(daemon: Daemon, people: Path, tmp_path: Path, verb: str) -> None:
     (tmp_path / "people.jsonl").write_bytes(people.read_bytes()[:1000].rpartition(b"\n")[0])
     (tmp_path / "people.csv").write_bytes(b"id,name\n1,Ada\n")
+    (tmp_path / "site").mkdir(exist_ok=True)
+    (tmp_path / "site" / "index.html").write_bytes(b"<html>")
     (tmp_path / "logo.png").write_bytes(b"\x89PNG")
     shim = tmp_path / "bin" / "kio"
     shim.parent.mkdir()
     shim.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m kio "$@"\n')
     shim.chmod(0o755)
-    for key in ("user:42", "user:43", "doc/x", "people:1"):
-        daemon.cli("set", key, '{"id": "1"}')
+    with client.connect(daemon.url) as db:
+        db.set_many(dict.fromkeys(["user:42", "user:43", "site/x", "people:1"], b'{"id": "1"}'))
     path = os.pathsep.join([str(shim.parent), os.environ["PATH"]])
     for line in app.VERBS[verb].EXAMPLE.splitlines():
         ran = subprocess.run(
