@@ -93,6 +93,10 @@ RARE_OPERATION = RUN_RARE
 NEEDS_ROTATION = RUN_ROTATE
 
 
+cdef uint64_t EVERYTHING = <uint64_t>0xFFFFFFFFFFFFFFFFULL
+cdef const char* LOST = "the newest version of this key was lost by a failed sync"
+
+
 cdef struct Segment:
     const uint8_t* base
     uint64_t end            # records end here: nothing at or behind it is read
@@ -184,7 +188,7 @@ cdef class Engine:
     cdef uint64_t commit_lsn
     cdef uint8_t refusal                    # status of every write, 0 when they are taken
     cdef bytes refusal_message
-    # tombstones that are not durable: [0] appended since the sync under way began, [1] covered by it
+    # a bit for each hash of a tombstone that is not durable: [0] appended since the sync under way began, [1] covered by it
     cdef uint64_t fresh[2][FRESH_WORDS]
 
     def __cinit__(self, uint32_t shard, uint64_t seed, *, uint64_t value_bytes_max=limits.VALUE_BYTES_MAX,
@@ -200,7 +204,7 @@ cdef class Engine:
         self.reply_bytes_max = reply_bytes_max
         self.parks = parks
         self.refusal_message = b""
-        self.served_lsn_max = <uint64_t>0xFFFFFFFFFFFFFFFFULL
+        self.served_lsn_max = EVERYTHING
 
     def __dealloc__(self):
         free(self.segments)
@@ -421,7 +425,7 @@ cdef class Engine:
     def needed_bytes(self):
         """Length of the record that did not fit, in bytes."""
         cdef const Operation* op = <const Operation*>self.ops[self.index]
-        return (RECORD_HEADER + op.key_length + (op.value_length if op.op == OP_SET else 0) + 7) & ~7
+        return (RECORD_HEADER + op.key_length + op.value_length + 7) & ~7
 
     def stage_clear(self, uint8_t keyspace):
         """Stage the record that says: nothing older in this keyspace counts. False when it does not fit the active segment."""
@@ -445,6 +449,8 @@ cdef class Engine:
         elif removed:
             with nogil:
                 self._clear_one(keyspace)
+        # Until the clear record is durable, it may be why any key is absent.
+        memset(self.fresh[0], 0xFF, sizeof(self.fresh[0]))
         self.keys[keyspace] = 0
         return removed
 
@@ -521,6 +527,9 @@ cdef class Engine:
                 record = self._address(word, &room)
                 if kio_guarded_header(&header, record, room) != 1:
                     self._raise_corrupt(word)
+                if header.lsn > self.served_lsn_max:
+                    with gil:
+                        raise errors.ShardReadOnly(LOST.decode())
                 if header.keyspace != keyspace or header.key_length < prefix_length:
                     continue
                 size = record_bytes(&header)
@@ -683,7 +692,7 @@ cdef class Engine:
         cdef Entry* entry
         self.gets += 1
         if found == THERE and f.header.lsn > self.served_lsn_max:
-            return self._fail(i, CODE_READ_ONLY, "the newest value of this key was lost by a failed sync")
+            return self._fail(i, CODE_READ_ONLY, LOST)
         if found == THERE and f.header.lsn >= self.suspect_lsn:
             if self.parks and f.header.lsn > self.durable_lsn:
                 b = &self.parked
@@ -709,7 +718,7 @@ cdef class Engine:
         cdef int found = self._locate(op, key, &f)
         self.gets += 1
         if found == THERE and f.header.lsn > self.served_lsn_max:
-            return self._fail(i, CODE_READ_ONLY, "the newest value of this key was lost by a failed sync")
+            return self._fail(i, CODE_READ_ONLY, LOST)
         if found == THERE and f.header.lsn >= self.suspect_lsn:
             if not self._is_intact(f.record, f.room, word_slot(f.word)):
                 return self._fail_corrupt(i, f.word)
@@ -721,14 +730,17 @@ cdef class Engine:
     cdef int _answer_missing(self, uint32_t i, const Operation* op, int found) except -1 nogil:
         if found == UNKNOWN or self.suspect_lsn:
             return self._fail_suspect(i)
-        self.misses += 1
-        return self._reply(&self.parked if self._is_fresh(op.hash) else &self.replies, i, ABSENT, NULL, 0)
+        return self._absent(i, op)
 
-    cdef bint _is_fresh(self, uint64_t hash) noexcept nogil:
-        """Whether a tombstone that is not durable may be why a key of this hash is absent."""
-        cdef uint64_t bit = <uint64_t>1 << (hash & 63)
-        cdef uint32_t at = <uint32_t>(hash >> 6) % FRESH_WORDS
-        return self.parks and (self.fresh[0][at] | self.fresh[1][at]) & bit != 0
+    cdef int _absent(self, uint32_t i, const Operation* op) except -1 nogil:
+        """Answer that a key is not there, when that is durable; a tombstone that is not may be the reason."""
+        cdef uint32_t at = <uint32_t>(op.hash >> 6) % FRESH_WORDS
+        cdef bint is_fresh = ((self.fresh[0][at] | self.fresh[1][at]) >> (op.hash & 63)) & 1
+        if is_fresh and self.served_lsn_max != EVERYTHING:
+            return self._fail(i, CODE_READ_ONLY, LOST)
+        if op.op != OP_DELETE:
+            self.misses += 1
+        return self._reply(&self.parked if is_fresh and self.parks else &self.replies, i, ABSENT, NULL, 0)
 
     cdef int _set(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil:
         cdef Found f
@@ -769,7 +781,7 @@ cdef class Engine:
         found = self._locate(op, key, &f)
         self.deletes += 1
         if found == NOT_THERE and self.suspect_lsn == 0:
-            return self._reply(&self.parked if self._is_fresh(op.hash) else &self.replies, i, ABSENT, NULL, 0)
+            return self._absent(i, op)
         if found == THERE:
             old_bytes = record_bytes(&f.header)
             undo = <Undo*>(self.undo.data + self.undo.size)
@@ -783,9 +795,8 @@ cdef class Engine:
         else:
             # It may stand in a record that nobody can read: the tombstone makes sure that it never comes back.
             self._append(KIND_TOMBSTONE | FLAG_HIDES | FLAG_COLLIDES, op.keyspace, key, op.key_length, NULL, 0)
-        if self.parks:
-            bit = <uint64_t>1 << (op.hash & 63)
-            self.fresh[0][<uint32_t>(op.hash >> 6) % FRESH_WORDS] |= bit
+        bit = <uint64_t>1 << (op.hash & 63)
+        self.fresh[0][<uint32_t>(op.hash >> 6) % FRESH_WORDS] |= bit
         return self._reply(&self.parked if self.parks else &self.replies, i, DONE, NULL, 0)
 
     cdef void _append(self, uint8_t kind, uint8_t keyspace, const uint8_t* key, uint16_t key_length, const uint8_t* value,
