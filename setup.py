@@ -25,6 +25,7 @@ def extension(source: Path) -> Extension:
 
 
 setup(
+    options={"build_ext": {"parallel": True}},
     ext_modules=cythonize(
         [extension(source) for source in sorted(Path().glob("kio/*/*.pyx"))],
         # The kernel checks bounds itself, once for each buffer.
