@@ -111,22 +111,22 @@ def test_a_file_over_the_limit_is_told_and_not_sent(daemon: Daemon, tmp_path: Pa
 
 @pytest.fixture(scope="module")
 def people(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """20,000 lines that are also in the daemon, as people:*."""
+    """20,000 lines that are also in the daemon, as folk:*."""
     file = tmp_path_factory.mktemp("people") / "people.jsonl"
     with file.open("w") as lines:
         lines.writelines(json.dumps({"id": f"{n:05}", "name": "Ada Lovelace"}) + "\n" for n in range(20_000))
-    daemon.cli("import", "--jsonl", file, "--key", "id", "--prefix", "people:")
+    daemon.cli("import", "--jsonl", file, "--key", "id", "--prefix", "folk:")
     return file
 
 
 def test_lines_come_back_in_any_order(daemon: Daemon, people: Path) -> None:
-    ran = daemon.cli("export", "--jsonl", "-", "--key", "id", "--prefix", "people:")
+    ran = daemon.cli("export", "--jsonl", "-", "--key", "id", "--prefix", "folk:")
     assert sorted(ran.stdout.splitlines()) == people.read_bytes().splitlines()
     assert ran.stderr.startswith(b"kio: exported 20,000 records")
 
 
 def test_a_reader_that_goes_away_ends_the_verb_quietly(daemon: Daemon, people: Path) -> None:
-    with start(daemon, "scan", "people:", "--values") as scanning:
+    with start(daemon, "scan", "folk:", "--values") as scanning:
         assert scanning.stdout is not None
         assert scanning.stderr is not None
         scanning.stdout.readline()
@@ -175,7 +175,7 @@ def on_a_terminal(daemon: Daemon, *arguments: str, no_color: bool = False) -> st
 def test_on_a_terminal_there_is_colour_and_a_progress_bar_and_no_color_is_respected(
     daemon: Daemon, people: Path
 ) -> None:
-    arguments = ["import", "--jsonl", str(people), "--key", "id", "--prefix", "people:"]
+    arguments = ["import", "--jsonl", str(people), "--key", "id", "--prefix", "folk:"]
     shown = on_a_terminal(daemon, *arguments)
     assert "import" in shown
     assert "MB/s" in shown or "MiB" in shown
@@ -186,7 +186,7 @@ def test_on_a_terminal_there_is_colour_and_a_progress_bar_and_no_color_is_respec
 
 
 def test_nothing_on_stderr_where_that_is_no_terminal(daemon: Daemon, people: Path) -> None:
-    assert daemon.cli("import", "--jsonl", people, "--key", "id", "--prefix", "people:").stderr == b""
+    assert daemon.cli("import", "--jsonl", people, "--key", "id", "--prefix", "folk:").stderr == b""
 
 
 def test_a_daemon_that_is_not_there_and_a_port_that_is_not_kio(daemon: Daemon) -> None:
@@ -222,3 +222,36 @@ def test_the_examples_of_the_help_work_as_they_stand(daemon: Daemon, people: Pat
             check=False,
         )
         assert ran.returncode == 0, f"{line}: {ran.stderr.decode()}"
+
+
+def test_an_import_outlasts_a_restart_of_the_daemon() -> None:
+    lines = [b'{"id": "%d"}\n' % n for n in range(6_000)]
+    with Daemon(workers=1) as daemon:
+        arguments = ["import", "--jsonl", "-", "--key", "id", "--timeout", "0.5", "--json"]
+        with start(daemon, *arguments, stdin=subprocess.PIPE) as importing:
+            assert importing.stdin is not None
+            importing.stdin.write(b"".join(lines[:3_000]))
+            importing.stdin.flush()
+            with client.connect(daemon.url) as db:
+                wait_until(lambda: db.count() > 0, LIMIT_S, "the first records")
+            daemon.stop()
+            importing.stdin.write(b"".join(lines[3_000:]))
+            importing.stdin.close()
+            daemon.restart()
+            assert importing.stdout is not None
+            told = json.loads(importing.stdout.read())
+            assert importing.wait(LIMIT_S) == 0
+        assert (told["records"], told["failed"]) == (6_000, 0)
+        assert daemon.cli("count").stdout == b"6000\n"
+
+
+def test_an_export_outlasts_the_death_of_a_worker(daemon: Daemon, people: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with start(daemon, "export", "--tree", str(out), "--prefix", "folk:", "--json") as exporting:
+        wait_until(lambda: out.exists() and any(out.iterdir()), LIMIT_S, "the first files")
+        os.kill(daemon.worker_pid(0), signal.SIGKILL)
+        assert exporting.stdout is not None
+        told = json.loads(exporting.stdout.read())
+        assert exporting.wait(LIMIT_S) == 0
+    assert (told["records"], told["failed"]) == (20_000, 0)
+    assert len(list(out.iterdir())) == 20_000
