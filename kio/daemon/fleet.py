@@ -99,6 +99,7 @@ class Fleet:
     Args:
         router, workers: the children, none of them started.
         spawn: makes the process of a child and has its control socket watched. Raises OSError.
+        unwatch: has the control socket of a child watched no longer; always called before it is closed.
         remove_pipe: forgets the files of a pair of pipes.
     """
 
@@ -107,6 +108,7 @@ class Fleet:
         router: Child,
         workers: Sequence[Worker],
         spawn: Callable[[Child], Process],
+        unwatch: Callable[[Child], None],
         remove_pipe: Callable[[str], None],
     ) -> None:
         # Set once.
@@ -114,6 +116,7 @@ class Fleet:
         self.workers = workers
         self.children: list[Child] = [router, *workers]
         self._spawn = spawn
+        self._unwatch = unwatch
         self._remove_pipe = remove_pipe
         # Changed by the loop.
         #: Counts whatever a reader of the topology would see.
@@ -228,6 +231,7 @@ class Fleet:
     def _lose(self, child: Child, now: float) -> None:
         """Its control socket is at its end: it serves no more, and is to end soon."""
         assert child.process is not None
+        self._unwatch(child)
         child.is_connected = False
         child.process.kill_at = now + EXIT_GRACE_S
         self.changes += 1

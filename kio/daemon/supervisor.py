@@ -52,7 +52,8 @@ _log = log.Log(__name__)
 def serve(loaded: config.Loaded) -> int:
     """Run the daemon in this process until it is told to stop; the exit code.
 
-    To be called from the main thread. Takes SIGTERM, SIGINT and SIGHUP as the wish to stop; a second one hastens it.
+    To be called from the main thread of a process that has nothing else to do. SIGTERM, SIGINT and SIGHUP are the wish
+    to stop, a second one hastens it, and from the stop on they are ignored.
 
     Raises:
         DirectoryInUse: when another daemon serves this data directory.
@@ -202,10 +203,11 @@ class Supervisor:
         self._process = psutil.Process()
         self._started_at = monotonic_s()
         self._selector = selectors.DefaultSelector()
-        self._fleet = Fleet(router, workers, self._spawn, pipes.remove)
+        self._fleet = Fleet(router, workers, self._spawn, self._unwatch, pipes.remove)
         self._signal_fd, self._signal_write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._admin = AdminDoor(doors.http)
         # Changed by the loop.
+        #: The children whose control sockets are watched.
         self._processes: dict[Child, ChildProcess] = {}
         self._is_stopping = False
         self._is_ready = False
@@ -229,15 +231,16 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Every signal becomes a byte that wakes the loop."""
-        before = {number: signal.signal(number, lambda *_: None) for number in (*_STOP_SIGNALS, signal.SIGCHLD)}
-        fd_before = signal.set_wakeup_fd(self._signal_write_fd, warn_on_full_buffer=False)
+        """Every signal becomes a byte that wakes the loop; afterwards there is nothing left to stop."""
+        for number in (*_STOP_SIGNALS, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)
+        signal.set_wakeup_fd(self._signal_write_fd, warn_on_full_buffer=False)
         try:
             yield
         finally:
-            signal.set_wakeup_fd(fd_before)
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            for number in _STOP_SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
+            signal.set_wakeup_fd(-1)
             os.close(self._signal_fd)
             os.close(self._signal_write_fd)
 
@@ -249,7 +252,8 @@ class Supervisor:
                 self._fleet.receive(key.data, monotonic_s())
         now = monotonic_s()
         self._fleet.turn(now)
-        self._tend_processes()
+        for process in self._processes.values():
+            process.flush()
         self._publish(now)
         if self._notifier.watchdog_s is not None and now >= self._watchdog_at:
             self._watchdog_at = now + self._notifier.watchdog_s
@@ -290,15 +294,8 @@ class Supervisor:
         self._selector.register(process.control, selectors.EVENT_READ, child)
         return process
 
-    def _tend_processes(self) -> None:
-        """Send what waits, and look no longer at sockets that are at their end."""
-        for child, process in list(self._processes.items()):
-            process.flush()
-            if child.process is not process or not child.is_connected:
-                self._selector.unregister(process.control)
-                del self._processes[child]
-                if child.process is not process:
-                    process.close()
+    def _unwatch(self, child: Child) -> None:
+        self._selector.unregister(self._processes.pop(child).control)
 
     # --- what others see
 

@@ -28,6 +28,7 @@ class ScriptedProcess:
         self.says: deque[dict[str, Any] | None] = deque()
         self.returncode: int | None = None
         self.is_closed = False
+        self.is_watched = True
 
     def post(self, message: dict[str, Any]) -> None:
         self.posted.append(message)
@@ -44,6 +45,7 @@ class ScriptedProcess:
         self.returncode = -signal.SIGKILL
 
     def close(self) -> None:
+        assert not self.is_watched
         self.is_closed = True
 
     def types(self) -> list[str]:
@@ -70,13 +72,17 @@ class Stage:
             for n in (0, 1)
         ]
         router = Child("router", "kio.router", {"type": "configure"}, Lifecycle(now=0.0, breaks=False))
-        self.fleet = Fleet(router, workers, self.spawn, self.removed.append)
+        self.fleet = Fleet(router, workers, self.spawn, self.unwatch, self.removed.append)
         self.workers = workers
 
     def spawn(self, child: Child) -> ScriptedProcess:
         if self.spawn_error is not None:
             raise self.spawn_error
         return ScriptedProcess()
+
+    def unwatch(self, child: Child) -> None:
+        assert not self.process(child).is_closed, "a closed descriptor's number may be another socket's by now"
+        self.process(child).is_watched = False
 
     def process(self, child: Child) -> Any:
         assert child.process is not None
