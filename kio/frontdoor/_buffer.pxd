@@ -1,7 +1,7 @@
 # Memory outside of the Python heap for the front door: counted blocks, growable buffers, growable lists of numbers.
 #
 # Invariants:
-#   * whatever `allocate` or `resize` gave is counted until `release`, so that a test can see that nothing leaks (`live_blocks`);
+#   * whatever `allocate` or `resize` gave is counted until `release`: `live_blocks`, `live_bytes`;
 #   * a buffer grows by what has arrived, never by what a length field promises.
 # A failed allocation ends the process: the supervisor starts another one, and a half-made reply is worse than none.
 from libc.stdint cimport uint8_t, uint32_t
@@ -9,20 +9,26 @@ from libc.string cimport memcpy, memmove
 
 cdef extern from * nogil:
     """
+    #include <malloc.h>
     #include <stdlib.h>
-    static size_t kio_live_blocks = 0;
+    static size_t kio_live_blocks = 0, kio_live_bytes = 0;
     static void* kio_resize(void* block, size_t n) {
         if (block == NULL) kio_live_blocks++;
+        else kio_live_bytes -= malloc_usable_size(block);
         block = realloc(block, n ? n : 1);
         if (block == NULL) abort();
+        kio_live_bytes += malloc_usable_size(block);
         return block;
     }
     static void kio_release(void* block) {
-        if (block != NULL) kio_live_blocks--;
+        if (block == NULL) return;
+        kio_live_blocks--;
+        kio_live_bytes -= malloc_usable_size(block);
         free(block);
     }
     """
     size_t live_blocks "kio_live_blocks"
+    size_t live_bytes "kio_live_bytes"
     void* resize "kio_resize"(void* block, size_t n)
     void release "kio_release"(void* block)
 

@@ -11,7 +11,7 @@ class Counters(TypedDict):
     errors: dict[int, int]
     per_op: dict[int, int]
 
-def live_allocations() -> int: ...
+def live_allocations() -> tuple[int, int]: ...
 
 class Dispatch:
     draining: bool

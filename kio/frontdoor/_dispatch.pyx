@@ -27,7 +27,7 @@ from kio.frontdoor._batch cimport (
 )
 from kio.frontdoor._buffer cimport (
     Buffer, Indices, allocate, buffer_append, buffer_consume, buffer_free, buffer_length, indices_add, indices_free,
-    live_blocks, release, resize,
+    live_blocks, live_bytes, release, resize,
 )
 from kio.frontdoor._msgpack cimport Reader, load32, read_bytes, read_uint
 from kio.frontdoor._native cimport *
@@ -60,9 +60,9 @@ cdef uint32_t HELLO_BYTES_MAX = limits.HELLO_BYTES_MAX
 cdef uint32_t FRAME_KEYS_MAX = limits.FRAME_KEYS_MAX
 
 
-def live_allocations() -> int:
-    """Blocks that all dispatches of this process hold outside of the Python heap: for tests that look for leaks."""
-    return live_blocks
+def live_allocations() -> tuple:
+    """(blocks, bytes) that all dispatches of this process hold outside of the Python heap."""
+    return live_blocks, live_bytes
 
 
 cdef class Dispatch:
