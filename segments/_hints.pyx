@@ -196,17 +196,21 @@ cdef uint64_t _torn_bytes(const uint8_t* base, uint64_t at, uint64_t stop) noexc
     return last
 
 
-def scan(const uint8_t[::1] mapping, uint64_t start, uint64_t stop, uint32_t crc_seed, uint64_t seed, bint is_ordered=True):
+def scan(const uint8_t[::1] mapping, uint64_t start, uint64_t stop, uint32_t crc_seed, uint64_t seed, bint is_ordered=True,
+         data_end=None):
     """Read the records of `mapping` from offset `start` to `stop`, without the GIL.
 
     Args:
         crc_seed: the segment's, see format.py.
         seed: the directory's hash seed.
         is_ordered: LSNs rise through the segment, as they do in every segment that was active.
-    Cost: about 60 ms for 128 MiB that are in memory.
+        data_end: from here to `stop` the file is a hole: no record begins there, but one may reach into it, where a
+            sparse copy made a hole of its last zeros. None when that is not known.
+    Cost: about 60 ms for 128 MiB that are in memory; a hole costs nothing, or 2.6 ms a MiB where it is not known.
     """
     cdef HintList l
     cdef const uint8_t* base = &mapping[0]
+    cdef uint64_t last_start = stop if data_end is None else min(stop, <uint64_t>data_end)
     cdef uint64_t at = start, end = start, torn = 0, first = 0, low = 0, high = 0, puts = 0, tombstones = 0, records = 0
     cdef uint32_t epoch = 0
     cdef size_t i
@@ -217,8 +221,8 @@ def scan(const uint8_t[::1] mapping, uint64_t start, uint64_t stop, uint32_t crc
         raise ValueError(f"a segment of {mapping.shape[0]} bytes cannot be scanned from {start} to {stop}")
     try:
         with nogil:
-            end = _scan(&l, base, start, stop, crc_seed, seed, is_ordered)
-            torn = _torn_bytes(base, end, stop)
+            end = _scan(&l, base, start, stop, last_start, crc_seed, seed, is_ordered)
+            torn = _torn_bytes(base, end, last_start)
             if l.count:
                 first = l.items[0].lsn
             for i in range(l.count):
@@ -242,8 +246,8 @@ def scan(const uint8_t[::1] mapping, uint64_t start, uint64_t stop, uint32_t crc
         free(l.items)
 
 
-cdef uint64_t _scan(HintList* l, const uint8_t* base, uint64_t at, uint64_t stop, uint32_t crc_seed, uint64_t seed,
-                    bint is_ordered) except? 0 nogil:
+cdef uint64_t _scan(HintList* l, const uint8_t* base, uint64_t at, uint64_t stop, uint64_t last_start,
+                    uint32_t crc_seed, uint64_t seed, bint is_ordered) except? 0 nogil:
     cdef Record r
     cdef Hint h
     cdef uint64_t size, last = 0, end = at, bad = 0
@@ -251,7 +255,7 @@ cdef uint64_t _scan(HintList* l, const uint8_t* base, uint64_t at, uint64_t stop
     if key == NULL:
         with gil:
             raise MemoryError("no memory for a key")
-    while at + RECORD_HEADER <= stop:
+    while at < last_start and at + RECORD_HEADER <= stop:
         if kio_guarded_header(&r, base + at, stop - at) == 1 and \
                 (not is_ordered or (r.lsn > last and _is_near(&r, last, bad))):
             size = record_bytes(&r)

@@ -229,7 +229,15 @@ class Recovery:
         for entry in entries:
             segment = map_segment(self._disk, self._path(entry.id), self._shard, entry, writable=True)
             stop = min(entry.end or segment.capacity, segment.capacity)
-            scan = _hints.scan(segment.mapping, RECORDS_START, stop, segment.crc_seed, self._identity.seed)
+            data_end = self._disk.data_end(segment.fd, stop)
+            scan = _hints.scan(
+                segment.mapping,
+                RECORDS_START,
+                stop,
+                segment.crc_seed,
+                self._identity.seed,
+                data_end=data_end,
+            )
             if scan.records == 0 and not scan.torn_bytes and not entry.end:
                 self._drop(segment)
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,21 @@ def test_a_daemon_whose_supervisor_was_killed_leaves_the_directory_free(chance: 
         daemon.restart()
         with Wire(daemon.url) as wire:
             assert wire.call(GET, 0, b"k") == b"v"
+
+
+def test_a_sparse_copy_of_a_killed_daemons_directory_holds_all_of_it(chance: Chance) -> None:
+    """A copy may turn zeros into holes: a last record that ends in zeros then reaches into the hole behind it."""
+    with Daemon(workers=2, sync="os") as daemon:
+        tags = shard_tags(daemon)
+        with Wire(daemon.url) as wire:
+            for tag in tags.values():
+                wire.call(SET, 0, b"{%s}text" % tag, b"text")
+                wire.call(SET, 0, b"{%s}zeros" % tag, b"\0" * (1 << 20))
+        daemon.kill_everything()
+        original = daemon.data.rename(daemon.home / "original")
+        subprocess.run(["cp", "-r", "--sparse=always", original, daemon.data], check=True)
+        daemon.restart()
+        with Wire(daemon.url) as wire:
+            for tag in tags.values():
+                assert wire.call(GET, 0, b"{%s}text" % tag) == b"text"
+                assert wire.call(GET, 0, b"{%s}zeros" % tag) == b"\0" * (1 << 20)
