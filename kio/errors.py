@@ -240,7 +240,7 @@ class PartialFailure(KioError):
     """Raised by the client when some keys of a batch failed after all retries.
 
     Attributes:
-        errors: key -> the error of that key.
+        errors: key, as the caller gave it -> the error of that key.
         result: what the batch returned for the keys that did not fail.
     """
 
@@ -249,10 +249,10 @@ class PartialFailure(KioError):
     text = "some keys of the batch failed"
 
     def __init__(
-        self, message: str = "", *, errors: Mapping[bytes, KioError] | None = None, result: Any = None
+        self, message: str = "", *, errors: Mapping[Any, KioError] | None = None, result: Any = None
     ) -> None:
         super().__init__(message)
-        self.errors: dict[bytes, KioError] = dict(errors or {})
+        self.errors: dict[Any, KioError] = dict(errors or {})
         self.result = result
 
 

@@ -76,6 +76,8 @@ class Batch:
         #: Bounds of one frame; they shrink when the daemon finds a frame, or the reply to it, too large.
         self._keys_max = min(FRAME_KEYS, limits.frame_keys_max)
         self._bytes_max = min(FRAME_BYTES, limits.frame_bytes_max // 2)
+        #: What the value of a key took in the reply to a frame that asked for too many.
+        self._value_bytes = 0
         self.keys: list[Any] = items[0::2] if self._width == 2 else items
         #: What the daemon answered, in the order of the keys; None where it failed.
         self.results: list[Any] = []
@@ -152,7 +154,7 @@ class Batch:
                 items = items[unit.start * width : unit.stop * width]
             else:
                 items = [items[at] for i in unit for at in range(i * width, i * width + width)]
-        return Request(self._op, (self._keyspace, items), len(unit))
+        return Request(self._op, (self._keyspace, items), len(unit), len(unit) * self._value_bytes)
 
     def _absorb(self, unit: Sequence[int], reply: Reply, failed: dict[int, KioError], at_once: set[int]) -> None:
         """Take over one frame's reply: `failed` gets its errors, `at_once` those that a smaller frame will cure."""
@@ -178,7 +180,13 @@ class Batch:
             if isinstance(key_error, ReplyTooLarge) and len(unit) > 1:
                 unread.append(unit[at])
         if unread:
-            self._keys_max = max(1, min(self._keys_max, len(unit) - len(reply.failures) or len(unit) // 2))
+            went_through = len(unit) - len(reply.failures)
+            if went_through:
+                self._value_bytes = sum(map(len, filter(None, reply.result))) // went_through
+                fitting = min(went_through, FRAME_BYTES // max(1, self._value_bytes))
+            else:
+                fitting = len(unit) // 2
+            self._keys_max = max(1, min(self._keys_max, fitting))
             at_once.update(unread)
 
     def _plan_next(self, failed: dict[int, KioError], at_once: set[int]) -> tuple[float, list[int]]:

@@ -55,14 +55,15 @@ class Limits(NamedTuple):
 
 
 class Request:
-    """One frame to be: an operation, its arguments, and how many keys it is about."""
+    """One frame to be: an operation, its arguments, how many keys it is about, and what is known of its reply's size."""
 
-    __slots__ = ("arguments", "keys", "op")
+    __slots__ = ("arguments", "keys", "op", "reply_bytes")
 
-    def __init__(self, op: int, arguments: tuple[Any, ...], keys: int = 1) -> None:
+    def __init__(self, op: int, arguments: tuple[Any, ...], keys: int = 1, reply_bytes: int = 0) -> None:
         self.op = op
         self.arguments = arguments
         self.keys = keys
+        self.reply_bytes = reply_bytes
 
     @property
     def is_write(self) -> bool:
@@ -135,16 +136,23 @@ class Protocol:
         """Where the next bytes belong, never empty. Borrows: valid until `received`."""
         if self._start == self._end:
             self._start = self._end = 0
-            if self.is_greeted and not BUFFER_BYTES <= len(self._memory) <= BUFFER_BYTES_KEPT:
+            size = len(self._memory)
+            if self.is_greeted and (size < BUFFER_BYTES or (size > BUFFER_BYTES_KEPT and not self._in_flight)):
                 self._memory = bytearray(BUFFER_BYTES)
         elif self._end == len(self._memory):
-            # A view of the old memory may still be out, so it is replaced rather than resized; twice the size only when
-            # it is full, so that a long frame is paid for by its own bytes.
-            held = self._end - self._start
-            room = bytearray(len(self._memory) * 2 if held > len(self._memory) // 2 else len(self._memory))
-            room[:held] = memoryview(self._memory)[self._start : self._end]
-            self._memory, self._start, self._end = room, 0, held
+            self._make_room()
         return memoryview(self._memory)[self._end :]
+
+    def _make_room(self) -> None:
+        """Move what is held to the front; more room when it fills half, so that a frame's own bytes pay for it."""
+        held = memoryview(self._memory)[self._start : self._end]
+        size = len(self._memory)
+        if len(held) > size // 2:
+            (length,) = wire.LENGTH.unpack_from(held)
+            size = max(size * 2, min(size * 4, wire.LENGTH.size + length))
+        room = bytearray(size)  # never resized: a view of the old memory may be out
+        room[: len(held)] = held
+        self._memory, self._start, self._end = room, 0, len(held)
 
     def received(self, count: int) -> list[tuple[int, Reply]]:
         """The (id, reply) pairs that are complete now that `count` bytes stand in `buffer()`.

@@ -30,10 +30,10 @@ class Window:
         """A frame went out."""
         self.frames += 1
         self.keys += request.keys
-        self.bytes += frame_bytes
+        self.bytes += frame_bytes + request.reply_bytes
 
     def remove(self, request: Request, frame_bytes: int) -> None:
         """Its reply came."""
         self.frames -= 1
         self.keys -= request.keys
-        self.bytes -= frame_bytes
+        self.bytes -= frame_bytes + request.reply_bytes

@@ -240,7 +240,7 @@ def run_script(server: ReferenceServer, script: str) -> str:
     """What a fresh interpreter prints for `script`, which finds a connected client in `db`."""
     head = f"import os, sys, threading, kio\ndb = kio.connect({server.url!r})\n"
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", head + textwrap.dedent(script)],
+        [sys.executable, "-W", "error::ResourceWarning", "-c", head + textwrap.dedent(script)],
         capture_output=True,
         text=True,
         timeout=60,
