@@ -55,7 +55,7 @@ class Limits(NamedTuple):
 
 
 class Request:
-    """One frame to be: an operation, its arguments, how many keys it is about, and what is known of its reply's size."""
+    """One frame to be: an operation, its arguments, how many keys it is about, how long its reply will be (0: unknown)."""
 
     __slots__ = ("arguments", "keys", "op", "reply_bytes")
 
