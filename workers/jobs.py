@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kio.segments.store import Job
+    from kio.segments.jobs import Job
 
 
 class Helper:

@@ -31,7 +31,8 @@ from kio.limits import GIB, MIB
 from kio.log import Log
 
 if TYPE_CHECKING:
-    from kio.segments.store import Job, Store
+    from kio.segments.jobs import Job
+    from kio.segments.store import Store
 
 SYNC_BYTES_MAX: Final = 64 * MIB
 UNSYNCED_BYTES_MAX: Final = GIB
