@@ -55,7 +55,7 @@ class Limits(NamedTuple):
 
 
 class Request:
-    """One frame to be: an operation, its arguments, how many keys it is about, how long its reply will be (0: unknown)."""
+    """One frame to be: operation, arguments, number of its keys, and the bytes its reply is expected to have (or 0)."""
 
     __slots__ = ("arguments", "keys", "op", "reply_bytes")
 
