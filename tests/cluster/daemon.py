@@ -49,18 +49,19 @@ def scaled(test: Test) -> Test:
     return marked
 
 
-def wait_until(condition: Callable[[], T], limit_s: float, what: str, every_s: float = 0.01) -> T:
+def wait_until(condition: Callable[[], T], limit_s: float, what: str | Callable[[], str], every_s: float = 0.01) -> T:
     """The first true result of `condition`, asked again and again.
 
     Raises:
-        AssertionError: when it was not true within `limit_s`; the message says `what` was awaited.
+        AssertionError: when it was not true within `limit_s`; the message says `what` was awaited, asked for then.
     """
     end = time.monotonic() + limit_s
     while True:
         result = condition()
         if result:
             return result
-        assert time.monotonic() < end, f"waited {limit_s:g} s in vain for {what}"
+        if time.monotonic() >= end:
+            raise AssertionError(f"waited {limit_s:g} s in vain for {what if isinstance(what, str) else what()}")
         time.sleep(every_s)
 
 
@@ -125,6 +126,7 @@ class Daemon:
         try:
             self.start()
         except BaseException:
+            self._show_log()
             self._give_up()
             raise
         return self
@@ -134,7 +136,7 @@ class Daemon:
             if kind is None and self.is_running():
                 self.stop()
             if kind is not None:
-                print(f"--- the daemon wrote last, {self.log}:\n{self.log_tail()}")
+                self._show_log()
         finally:
             self._give_up()
 
@@ -163,7 +165,7 @@ class Daemon:
         self.url = self._announced(rb"\burl=(kio://[^\s\"]+)", offset)
         self.http = self._announced(rb"\bhttp=(http://[^\s\"]+)", offset)
         if self._await_ready:
-            wait_until(self.is_ready, READY_S, f"/readyz of {self.http}; it wrote:\n{self.log_tail()}", 0.02)
+            wait_until(self.is_ready, READY_S, f"/readyz of {self.http}", 0.02)
 
     def _announced(self, pattern: bytes, offset: int) -> str:
         def look() -> str:
@@ -218,12 +220,13 @@ class Daemon:
         self.start()
 
     def assert_nothing_left(self, limit_s: float = ORPHAN_S) -> None:
-        wait_until(
-            lambda: not self.pids(), limit_s, f"the end of all processes of the daemon, left are {self._describe()}"
-        )
+        wait_until(lambda: not self.pids(), limit_s, lambda: f"the end of all processes; left are {self._describe()}")
 
     def _describe(self) -> str:
         return "; ".join(f"{pid} {command_of(pid)}" for pid in self.pids())
+
+    def _show_log(self) -> None:
+        print(f"--- the daemon wrote last:\n{self.log_tail()}")
 
     def _give_up(self) -> None:
         for pid in self.pids() if self._mark else []:

@@ -61,6 +61,8 @@ class Load:
                         stderr=stderr,
                     )
                 )
+        wait_until(lambda: all(map(Path.exists, self.journals)), 20, "the writers to begin")
+        wait_until(lambda: all(map(Path.exists, self.journals)), 20, "the writers to begin")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -98,7 +100,7 @@ class Load:
     def await_acks(self, more: int, limit_s: float = 20.0) -> int:
         """Wait until `more` writes were acknowledged from now on; the total."""
         target = self.acks() + more
-        wait_until(lambda: self.acks() >= target, limit_s, f"{more} more acknowledged writes; {self.tails()}")
+        wait_until(lambda: self.acks() >= target, limit_s, lambda: f"{more} more acknowledged writes; {self.tails()}")
         return self.acks()
 
     def tails(self) -> str:

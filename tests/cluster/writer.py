@@ -3,7 +3,8 @@
 Run as `python -m tests.cluster.writer URL JOURNAL NUMBER KEYS SEED`. It sets, deletes and reads its keys one after
 the other and in batches until SIGTERM, then finishes what it has begun and exits 0. After every failed operation all
 its keys are read and judged: that is when a store that lost something shows it. An exception that is no KioError is a
-violation: the client promises none.
+violation: the client promises none. Writers with an odd number ask once, the others let the client retry, so that
+both what a retry makes of an outage and what is told without one are judged.
 """
 
 from __future__ import annotations
@@ -11,44 +12,46 @@ from __future__ import annotations
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 
 import kio
 from kio.client import Client
-from kio.errors import ConnectionLost, KioError, PartialFailure
+from kio.errors import KioError, PartialFailure
 from tests.cluster.oracle import Journal, make_value
 
 #: The client's total deadline for one call: longer than any outage that a test makes on purpose.
 TIMEOUT_S = 8.0
+#: After a read that failed, so that an outage does not fill the journal.
+PAUSE_S = 0.02
 
 
 class Writer:
     """Random operations on keys that are nobody else's."""
 
-    def __init__(self, url: str, journal: Journal, number: int, keys: int, seed: int) -> None:
+    def __init__(
+        self, url: str, journal: Journal, stopping: threading.Event, number: int, keys: int, seed: int
+    ) -> None:
         self.url = url
+        self.stopping = stopping
+        self.retries = number % 2 == 0
         self.journal = journal
         self.keys = [b"c%d:k%d" % (number, i) for i in range(keys)]
         self.versions = dict.fromkeys(self.keys, 0)
         self.dice = random.Random(seed * 1_000 + number)
-        self.is_stopping = False
-
-    def stop(self, number: int, frame: FrameType | None) -> None:
-        self.is_stopping = True
 
     def run(self) -> None:
-        while not self.is_stopping:
+        while not self.stopping.is_set():
             try:
-                with kio.connect(self.url, timeout=TIMEOUT_S) as db:
+                with kio.connect(self.url, timeout=TIMEOUT_S, retries=self.retries) as db:
                     self.audit(db)
-                    while not self.is_stopping:
+                    while not self.stopping.is_set():
                         self.step(db)
             except KioError as error:
                 self.journal.note(f"connect: {error.code} {error}")
-                time.sleep(0.02)
+                time.sleep(PAUSE_S)
 
     def step(self, db: Client) -> None:
         kind = self.dice.choices(("set", "delete", "set_many", "get", "get_many"), (50, 15, 10, 20, 5))[0]
@@ -116,15 +119,15 @@ class Writer:
         self.journal.note(f"read failed: {error.code} {error}")
         if not error.retryable:
             self.journal.violate(f"a read failed for good: {type(error).__name__} {error}")
-        if isinstance(error, ConnectionLost):
-            time.sleep(0.02)
+        time.sleep(PAUSE_S)
 
 
 def main() -> int:
     url, path, number, keys, seed = sys.argv[1:]
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     journal = Journal(Path(path))
-    writer = Writer(url, journal, int(number), int(keys), int(seed))
-    signal.signal(signal.SIGTERM, writer.stop)
+    writer = Writer(url, journal, stopping, int(number), int(keys), int(seed))
     try:
         writer.run()
     except Exception as error:
