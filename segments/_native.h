@@ -103,12 +103,14 @@ static void kio_memory_setup(void) {
 
 static __thread sigjmp_buf kio_jump;
 static __thread volatile sig_atomic_t kio_guarding;
+static struct sigaction kio_before; /* whose turn it is when the access was not guarded here */
 
+/* Every extension that includes this file has its own copy of all this, and the last one to be loaded gets the signal: so
+ * each asks the one before it, down to the default action. */
 static void kio_on_sigbus(int number, siginfo_t *info, void *context) {
-    (void)info;
-    (void)context;
     if (kio_guarding) siglongjmp(kio_jump, 1);
-    signal(number, SIG_DFL); /* not ours: the access is repeated when this returns, and ends the process as it would have */
+    if (kio_before.sa_flags & SA_SIGINFO) kio_before.sa_sigaction(number, info, context);
+    else sigaction(number, &kio_before, NULL); /* the access is repeated when this returns, and ends as it would have */
 }
 
 /* SA_NODEFER: the jump leaves the handler without restoring the signal mask. */
@@ -117,7 +119,7 @@ static int kio_guard_setup(void) {
     memset(&action, 0, sizeof action);
     action.sa_sigaction = kio_on_sigbus;
     action.sa_flags = SA_SIGINFO | SA_NODEFER;
-    return sigaction(SIGBUS, &action, NULL);
+    return sigaction(SIGBUS, &action, &kio_before);
 }
 
 #define KIO_GUARDED(body)                  \
