@@ -26,4 +26,4 @@ def command(config_file: options.Config = None, json: options.Json = False) -> N
         output.as_json({"settings": settings})
     else:
         rows = [(name, value, loaded.origins[name]) for name, value in loaded.settings.items()]
-        output.table("", ("setting", "value", "origin"), rows, left=3)
+        output.table("", ("setting", "value", "origin"), rows)

@@ -80,7 +80,8 @@ class Loader:
             if len(left) < len(batch):
                 pause_s, deadline = PAUSE_S_FIRST, now + self._give_up_s
             if now + pause_s > deadline:
-                raise type(error)(f"gave up after {self._give_up_s:g} s: {error}")
+                why = f"gave up after {self._give_up_s:g} s: {error}"
+                raise type(error)(why, maybe_applied=error.maybe_applied)
             self._sleep(pause_s)
             pause_s = min(pause_s * 2, PAUSE_S_MAX)
             self._tally.retried += len(left)

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-#: How wide a table may get where no terminal sets a width: nothing is wrapped or cut then.
-_PIPE_COLUMNS: Final = 100_000
+#: How wide a table may get: no cell is ever folded or cut, a terminal that is too narrow wraps whole lines.
+_TABLE_COLUMNS: Final = 10_000
+_NUMBER: Final = re.compile(r"[0-9,.]*")
 
 
 def write(data: bytes) -> None:
-    """`data` to stdout as it is."""
-    sys.stdout.flush()
+    """`data` to stdout as it is; it may wait in the buffer until the verb ends."""
     sys.stdout.buffer.write(data)
 
 
@@ -71,19 +72,21 @@ def in_json(name: str, data: bytes | None) -> dict[str, str | None]:
     return {name: text, f"{name}_base64": base64.b64encode(data).decode("ascii")}
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, left: int = 1) -> None:
-    """A table on stdout: the first `left` columns left-aligned, the others, which hold numbers, right-aligned."""
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table on stdout; columns that hold numbers only are right-aligned. None is an empty cell."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    made = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold", box=None)
+    made.collapse_padding, made.pad_edge = True, False
     for i, column in enumerate(columns):
-        made.add_column(column, justify="left" if i < left else "right", overflow="fold")
-    for row in rows:
-        made.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-    sys.stdout.flush()
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PIPE_COLUMNS, highlight=False).print(made)
+        is_numbers = all(_NUMBER.fullmatch(row[i]) for row in cells)
+        made.add_column(column, justify="right" if is_numbers else "left", no_wrap=True)
+    for row in cells:
+        made.add_row(*map(Text, row))
+    Console(file=sys.stdout, width=_TABLE_COLUMNS, highlight=False).print(made)
 
 
 def _hex(value: object) -> str:

@@ -21,8 +21,7 @@ _DAEMON_FIELDS: Final = (
 )  # fmt: skip
 _PROCESS_COLUMNS: Final = ("process", "pid", "cpu", "restarts", "rss_mib", "cpu_s", "state")
 _SHARD_COLUMNS: Final = (
-    "shard", "worker", "keys", "live_mib", "dead_mib", "disk_mib",
-    "segments", "lsn", "durable_lsn", "keydir_mib", "state",
+    "shard", "worker", "keys", "live_mib", "dead_mib", "segments", "lsn", "keydir_mib", "state",
 )  # fmt: skip
 
 
@@ -37,7 +36,7 @@ def command(
     if json:
         output.as_json(stats)
         return
-    output.table("daemon", ("field", "value"), _daemon(stats), left=2)
+    output.table("daemon", ("field", "value"), _daemon(stats))
     output.line("")
     output.table("processes", _PROCESS_COLUMNS, _processes(stats))
     output.line("")
@@ -68,21 +67,13 @@ def _processes(stats: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
 
 def _shards(stats: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
     for number, shard in _by_number(stats):
-        mib = [_mib(shard.get(field)) for field in ("live_bytes", "dead_bytes", "disk_bytes")]
-        counts = [_count(shard.get(field)) for field in ("segments", "lsn", "durable_lsn")]
-        yield (
-            number,
-            shard.get("worker"),
-            _count(shard.get("keys")),
-            *mib,
-            *counts,
-            _mib(shard.get("keydir_bytes")),
-            shard.get("state"),
-        )
+        live, dead, keydir = (_mib(shard.get(field)) for field in ("live_bytes", "dead_bytes", "keydir_bytes"))
+        keys, segments, lsn = (_count(shard.get(field)) for field in ("keys", "segments", "lsn"))
+        yield number, shard.get("worker"), keys, live, dead, segments, lsn, keydir, shard.get("state")
 
 
 def _by_number(stats: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]]:
-    return sorted((int(number), shard) for number, shard in stats.get("shards", {}).items())
+    return [(shard["shard"], shard) for shard in stats.get("shards", [])]
 
 
 def _reasons(stats: Mapping[str, Any]) -> Iterator[str]:

@@ -60,7 +60,7 @@ def test_status_tells_processes_ports_and_shards(daemon: Daemon) -> None:
     pids = [told["router"]["pid"], *(worker["pid"] for worker in told["workers"])]
     assert set(pids) <= set(daemon.pids())
     assert str(told["ports"]["native"]) == daemon.url.rsplit(":", 1)[1]
-    for shard in told["shards"].values():
+    for shard in told["shards"]:
         assert {"keys", "live_bytes", "dead_bytes", "segments", "lsn", "keydir_bytes", "state"} <= shard.keys()
     shown = daemon.cli("status").stdout.decode()
     for pid in pids:
