@@ -150,14 +150,14 @@ class RareOperations:
 
     def _stats(self, handle: int, replies: Replies) -> None:
         known = self.topology.get("shards", {})
-        shards: dict[str, dict[str, Any]] = {}
+        shards: list[dict[str, Any]] = []
         for shard, (status, payload) in enumerate(replies):
             figures = {"shard": shard, "worker": None, "state": "recovering", "reason": ""} | dict(known.get(shard, {}))
             if status == opbatch.VALUE:
                 figures |= msgpack.unpackb(payload, strict_map_key=False)
             elif figures["state"] == "serving":
                 figures |= {"state": "down", "reason": str(_error(shard, status, payload))}
-            shards[str(shard)] = figures
+            shards.append(figures)
         told = dict(self.topology)
         told["router"] = dict(told.get("router", {})) | dict(self._router_stats())
         told["shards"] = shards

@@ -489,7 +489,7 @@ cdef class Engine:
         try:
             with nogil:
                 self._scan(&cursor, limit, values, start, length, keyspace, &out)
-            return cursor, PyBytes_FromStringAndSize(<char*>out.data, out.size)
+            return cursor, PyBytes_FromStringAndSize(<char*>out.data, out.size) if out.size > 5 else b"\x90"
         finally:
             free(out.data)
 
