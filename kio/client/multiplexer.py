@@ -27,6 +27,9 @@ from kio.limits import CONNECTION_REQUESTS_MAX, MIB
 REQUESTS_MAX: Final = CONNECTION_REQUESTS_MAX // 2
 #: Past this many bytes that the socket did not take yet, senders wait.
 UNSENT_BYTES_MAX: Final = 4 * MIB
+#: A connection on which a request timed out, and nothing came for this long, is taken for dead: its host may have
+#: vanished without a word. Shorter, and one slow answer would cost everybody who waits behind it.
+SILENT_S_MAX: Final = 10.0
 
 
 class Multiplexer(asyncio.BufferedProtocol):
@@ -144,7 +147,7 @@ class Multiplexer(asyncio.BufferedProtocol):
     def _close_if_silent(self) -> None:
         """After a request timed out: give the connection up if nothing at all has come for long."""
         silent_s = clock.monotonic_s() - self._heard_s
-        if silent_s >= self._options.connect_timeout:
+        if silent_s >= SILENT_S_MAX:
             self._break(ConnectionLost(f"{self._options.url} has been silent for {silent_s:.1f} s"))
 
     def _break(self, error: KioError) -> None:
@@ -182,8 +185,6 @@ class Multiplexer(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Hand each reply to whoever waits for it."""
-        if self.error is not None:
-            return
         self._heard_s = clock.monotonic_s()
         in_flight = self._protocol.in_flight
         try:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -56,9 +56,13 @@ def test_what_is_not_pairs_is_a_type_error(db: Any, pairs: Any) -> None:
     assert db.count() == 0
 
 
-def test_pairs_may_be_lists(db: Any) -> None:
-    assert db.set_many([["a", b"1"], ("b", b"2")]) == 2
-    assert db.get_many(["a", "b"]) == {"a": b"1", "b": b"2"}
+def test_pairs_may_be_lists_and_named_tuples(db: Any) -> None:
+    class Pair(NamedTuple):
+        key: str
+        value: bytes
+
+    assert db.set_many([["a", b"1"], ("b", b"2"), Pair("c", b"3")]) == 3
+    assert db.get_many("abc"[i] for i in range(3)) == {"a": b"1", "b": b"2", "c": b"3"}
 
 
 def test_an_empty_key_is_refused_before_it_is_sent(db: Any, server: Any) -> None:

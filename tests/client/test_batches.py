@@ -79,6 +79,15 @@ def test_a_whole_frame_that_is_too_large_is_halved(db: Any, server: ReferenceSer
     assert db.get_many(pairs) == pairs
 
 
+def test_when_none_of_the_keys_fits_half_of_them_are_asked(db: Any, server: ReferenceServer) -> None:
+    db.set_many({f"k{i}": b"%d" % i for i in range(8)})
+    server.script = lambda op, arguments: (
+        FailKeys(dict.fromkeys(range(len(arguments[1])), ReplyTooLarge.code)) if len(arguments[1]) > 2 else None
+    )
+    assert len(db.get_many([f"k{i}" for i in range(8)])) == 8
+    assert [len(items) for items in frames(server, wire.OP_GET_MANY)] == [8, 4, 4, 2, 2, 2, 2]
+
+
 def test_one_key_whose_reply_does_not_fit_just_now_is_asked_again(db: Any, server: ReferenceServer) -> None:
     answers = [Fail(ReplyTooLarge.code), FailKeys({0: ReplyTooLarge.code}), None]
     db.set("k", b"v")
@@ -132,11 +141,20 @@ def test_when_every_key_failed_in_the_same_way_that_error_is_raised(db: Any, ser
 
 def test_a_pair_that_is_too_large_fails_alone(db: Any) -> None:
     with pytest.raises(PartialFailure) as caught:
-        db.set_many({"fits": b"v", "value": bytes((1 << 20) + 1), "frame": bytes(9 << 20), "k" * 70_000: b"v"})
+        db.set_many(
+            {
+                "fits": b"v",
+                "value": bytes((1 << 20) + 1),
+                "frame": bytes(9 << 20),
+                "k" * 70_000: b"v",
+                "K" * (9 << 20): b"v",
+            }
+        )
     assert {key[:5]: type(error) for key, error in caught.value.errors.items()} == {
         "value": ValueTooLarge,
         "frame": ValueTooLarge,
         "kkkkk": KeyTooLarge,
+        "KKKKK": KeyTooLarge,
     }
     assert caught.value.result == 1
     assert list(db.keys()) == [b"fits"]

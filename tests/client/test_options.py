@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import errno
+import socket
 from typing import Any
 
 import pytest
 
 import kio
-from kio.client.options import UNSET, Options, changed, parse
+from kio.client.options import UNSET, Options, changed, parse, reason
 from kio.errors import ConfigError
 
 
@@ -113,6 +115,14 @@ def test_the_error_names_the_part_and_what_it_should_be() -> None:
 def test_an_argument_out_of_range_is_an_error_before_anything_is_connected(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         kio.connect("kio://127.0.0.1:1", **options)
+
+
+def test_what_the_system_says_reads_the_same_from_a_socket_and_an_event_loop() -> None:
+    assert (
+        reason(ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('::1', 7400)")) == "connection refused"
+    )
+    assert reason(socket.gaierror(socket.EAI_NONAME, "Name or service not known")) == "name or service not known"
+    assert reason(OSError("Multiple exceptions: ...")) == "multiple exceptions: ..."
 
 
 def test_changed_options_are_checked_too() -> None:

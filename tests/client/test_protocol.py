@@ -230,6 +230,14 @@ def test_an_error_reply_is_the_error_of_its_code() -> None:
     assert str(bad.error) == "bad"
 
 
+@pytest.mark.parametrize("parts", [[32, 5, False], [32, "message", 1], [32, "message"]])
+def test_an_error_that_is_not_one_is_a_protocol_error_of_that_request(parts: list[Any]) -> None:
+    protocol = greeted()
+    id_, _ = protocol.send(get_many(1), 0)
+    ((_, reply),) = feed(protocol, wire.encode_frame([id_, *parts]))
+    assert isinstance(reply.error, ProtocolError)
+
+
 def test_an_error_with_id_0_is_about_the_connection() -> None:
     protocol = greeted()
     protocol.send(get_many(1), 0)

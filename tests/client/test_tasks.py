@@ -10,6 +10,7 @@ import pytest
 
 import kio
 from kio import wire
+from kio.client import multiplexer
 from kio.client.multiplexer import REQUESTS_MAX
 from kio.errors import ConnectionLost, KioError, RequestError, Timeout
 from tests.client.reference import Drop, Fail, Hold, ReferenceServer
@@ -114,9 +115,13 @@ def test_a_deadline_of_one_task_is_no_concern_of_another(server: ReferenceServer
     assert server.connections == 1
 
 
-def test_a_silent_connection_is_given_up_and_made_again(server: ReferenceServer) -> None:
+def test_a_silent_connection_is_given_up_and_made_again(
+    server: ReferenceServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(multiplexer, "SILENT_S_MAX", 0.1)
+
     async def main() -> None:
-        async with kio.aio.connect(server.url, timeout=0.3, connect_timeout=0.2) as db:
+        async with kio.aio.connect(server.url, timeout=0.2) as db:
             hold = hold_key(server, b"slow")
             with pytest.raises(Timeout):
                 await db.get("slow")
@@ -221,11 +226,11 @@ def test_a_slow_reader_at_the_other_end_makes_senders_wait(server: ReferenceServ
             await wait_until(lambda: len(server.requests) == 1)
             writes = [asyncio.create_task(db.set(str(i), bytes(1 << 20))) for i in range(40)]
             await asyncio.sleep(0.1)
-            multiplexer = db._link._current
-            assert multiplexer is not None
-            assert multiplexer._transport is not None
-            assert multiplexer._transport.get_write_buffer_size() < 40 << 20
-            assert not multiplexer._writable.is_set()
+            current = db._link._current
+            assert current is not None
+            assert current._transport is not None
+            assert current._transport.get_write_buffer_size() < 40 << 20
+            assert not current._writable.is_set()
             hold.until.set()
             await asyncio.gather(slow, *writes)
             assert await db.count() == 40
