@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import tempfile
 import threading
 from pathlib import Path
 
@@ -96,15 +97,16 @@ def test_a_port_that_is_just_being_given_up_is_waited_for():
         assert sock.fileno() > 0
 
 
-def test_the_pipes_directory_is_its_owners_alone_and_empty(tmp_path: Path):
-    path = tmp_path / "run"
-    path.mkdir(mode=0o755)
-    (path / "left over").write_text("")
-    pipes = PipesDirectory(path)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o700
-    assert list(path.iterdir()) == []
-    assert (pipes.address, pipes.inherited_fds) == (str(path), ())
-    pipes.close()
+def test_the_pipes_directory_is_its_owners_alone_and_empty():
+    with tempfile.TemporaryDirectory(prefix="kio-") as home:  # short enough to be named as it is
+        path = Path(home) / "run"
+        path.mkdir(mode=0o755)
+        (path / "left over").write_text("")
+        pipes = PipesDirectory(path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+        assert list(path.iterdir()) == []
+        assert (pipes.address, pipes.inherited_fds) == (str(path), ())
+        pipes.close()
 
 
 def test_a_pipe_can_be_forgotten(tmp_path: Path):
