@@ -66,21 +66,17 @@ def _processes(stats: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
 
 
 def _shards(stats: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
-    for number, shard in _by_number(stats):
+    for shard in stats.get("shards", []):
         live, dead, keydir = (_mib(shard.get(field)) for field in ("live_bytes", "dead_bytes", "keydir_bytes"))
         keys, segments, lsn = (_count(shard.get(field)) for field in ("keys", "segments", "lsn"))
-        yield number, shard.get("worker"), keys, live, dead, segments, lsn, keydir, shard.get("state")
-
-
-def _by_number(stats: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]]:
-    return [(shard["shard"], shard) for shard in stats.get("shards", [])]
+        yield shard.get("shard"), shard.get("worker"), keys, live, dead, segments, lsn, keydir, shard.get("state")
 
 
 def _reasons(stats: Mapping[str, Any]) -> Iterator[str]:
     """Why a part does not serve, where it says."""
     parts = [("router", stats.get("router", {}))]
     parts += [(f"worker {worker.get('worker')}", worker) for worker in stats.get("workers", [])]
-    parts += [(f"shard {number}", shard) for number, shard in _by_number(stats)]
+    parts += [(f"shard {shard.get('shard')}", shard) for shard in stats.get("shards", [])]
     for name, part in parts:
         if part.get("reason"):
             yield f"{name} is {part.get('state')}: {part['reason']}"

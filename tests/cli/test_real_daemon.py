@@ -142,7 +142,8 @@ def test_ctrl_c_ends_an_import_with_its_tally(daemon: Daemon) -> None:
         importing.stdin.write(b"".join(b'{"id": "%d"}\n' % n for n in range(5_000)))
         importing.stdin.flush()
         with client.connect(daemon.url) as db:
-            wait_until(lambda: any(db.keys("ctrl-c/")), LIMIT_S, "the first records")
+            # More than one batch: the first has been answered and counted then.
+            wait_until(lambda: sum(1 for _ in db.keys("ctrl-c/")) > 1000, LIMIT_S, "the second batch")
         importing.send_signal(signal.SIGINT)
         out, err = importing.communicate(timeout=LIMIT_S)
     assert importing.returncode == exit_codes.INTERRUPTED
