@@ -40,6 +40,12 @@ FRAME_KEYS_MAX: Final = 65_536
 #: Values of one op batch's replies; the keys beyond it are answered ReplyTooLarge.
 REPLY_BYTES_MAX: Final = 64 * MIB
 
+#: All connections together, of frames that are not whole; past it a large half frame is answered Overloaded and skipped.
+HALF_FRAMES_BYTES_MAX: Final = 512 * MIB
+#: All connections together, of replies that are not sent; past it a connection that already has some of them waiting
+#: gets ReplyTooLarge instead of values.
+UNSENT_BYTES_MAX: Final = 1 * GIB
+
 #: What may be in flight: past the soft bound a socket is not read, past the hard one Overloaded is answered.
 CONNECTION_REQUESTS_MAX: Final = 1_024
 CONNECTION_BYTES_MAX: Final = 64 * MIB

@@ -58,7 +58,8 @@ cdef inline void batch_add(Shard* shard, Request* request, uint32_t position, Op
     cdef uint32_t n = <uint32_t>sizeof(Operation) + head.key_length + head.value_length
     cdef uint8_t* p = buffer_reserve(&shard.message, n)
     memcpy(p, head, sizeof(Operation))
-    memcpy(p + sizeof(Operation), key, head.key_length)
+    if head.key_length:
+        memcpy(p + sizeof(Operation), key, head.key_length)
     if head.value_length:
         memcpy(p + sizeof(Operation) + head.key_length, value, head.value_length)
     shard.message.end += n

@@ -7,7 +7,8 @@ Invariants:
   * the replies of a connection leave in the order of its requests;
   * every operation that was queued is answered once: by its worker, by `fail_shard`, or it outlives its request;
   * nothing is queued beyond the hard bounds: such an operation is answered Overloaded, and was not applied;
-  * a connection beyond a soft bound is not parsed; its bytes wait, and `is_paused` tells its owner to read no more.
+  * a connection beyond a soft bound is not parsed; its bytes wait, and `is_paused` tells its owner to read no more;
+  * half frames and unsent replies are bounded per connection, and their sums over all connections are.
 Crash: all of this is lost with the process; clients see the connection break and know that writes may be applied.
 Not here: sockets (door.py), the frames' encoding (_native.pxd), batches in flight (_batch.pxd), queues and deadlines
 (_request.pxd). Time comes in as `now_ms`, CLOCK_MONOTONIC in milliseconds.
@@ -52,6 +53,9 @@ cdef enum:
     RARE_BYTES_MAX = 128 << 10
     #: A connection with more unsent replies than this is not read.
     OUTPUT_BYTES_SOFT = 8 << 20
+    #: While all connections hold too much, those that hold no more than this of it are spared.
+    SPARED_INPUT_BYTES = 256 << 10
+    SPARED_OUTPUT_BYTES = 1 << 20
     OPS = 64
 
 cdef uint32_t KEY_BYTES_MAX = limits.KEY_BYTES_MAX
@@ -77,6 +81,7 @@ cdef class Dispatch:
         shard_operations_max, shard_bytes_max: what a shard may have in flight before Overloaded is answered; at half of
             that, connections that use the shard are not parsed.
         reply_bytes_max: past this many bytes of unsent replies on one connection a value is answered ReplyTooLarge.
+        half_frames_bytes_max, unsent_bytes_max: the same for all connections together (limits.py).
     """
 
     cdef Shard* _shards
@@ -89,6 +94,8 @@ cdef class Dispatch:
     cdef size_t _shard_operations_max
     cdef size_t _shard_bytes_max
     cdef size_t _reply_bytes_max
+    cdef size_t _half_frames_bytes_max
+    cdef size_t _unsent_bytes_max
 
     cdef Connection** _connections
     cdef uint32_t _connection_count       # slots of _connections
@@ -99,6 +106,8 @@ cdef class Dispatch:
     cdef Wheel _wheel
     cdef uint64_t _turn
     cdef uint64_t _now_ms
+    cdef size_t _input_bytes              # of all connections
+    cdef size_t _unsent_bytes             # of all connections
 
     cdef list _sealed                     # (shard, batch message) not yet taken
     cdef list _events
@@ -132,6 +141,8 @@ cdef class Dispatch:
         size_t shard_operations_max=limits.SHARD_OPERATIONS_MAX,
         size_t shard_bytes_max=limits.SHARD_BYTES_MAX,
         size_t reply_bytes_max=limits.REPLY_BYTES_MAX,
+        size_t half_frames_bytes_max=limits.HALF_FRAMES_BYTES_MAX,
+        size_t unsent_bytes_max=limits.UNSENT_BYTES_MAX,
     ):
         cdef uint32_t i
         if not 1 <= shards <= limits.SHARDS_MAX:
@@ -145,6 +156,8 @@ cdef class Dispatch:
         self._shard_operations_max = shard_operations_max
         self._shard_bytes_max = shard_bytes_max
         self._reply_bytes_max = reply_bytes_max
+        self._half_frames_bytes_max = half_frames_bytes_max
+        self._unsent_bytes_max = unsent_bytes_max
         self._shards = <Shard*>allocate(shards * sizeof(Shard))
         memset(self._shards, 0, shards * sizeof(Shard))
         for i in range(shards):
@@ -231,8 +244,10 @@ cdef class Dispatch:
             if r.handle:
                 self._drop_handle(r)
             request_leave(r)
+        self._input_bytes -= buffer_length(&c.input)
         buffer_free(&c.input)
         buffer_free(&c.output)
+        self._account(c)
         self._connections[c.index] = NULL
         indices_add(&self._free, c.index)
         self.connections -= 1
@@ -257,6 +272,12 @@ cdef class Dispatch:
         if c == NULL or c.generation != connection >> 32:
             raise KeyError(connection)
         return c
+
+    cdef inline void _account(self, Connection* c) noexcept:
+        # Bring the sum over all connections up to date.
+        cdef size_t n = c.held_bytes + buffer_length(&c.output)
+        self._unsent_bytes += n - c.unsent_bytes
+        c.unsent_bytes = n
 
     cdef inline Request* _pop(self, Connection* c) noexcept:
         self.requests -= 1
@@ -283,18 +304,47 @@ cdef class Dispatch:
             self._bytes_in += n
             if buffer_length(&c.input) == 0:
                 used = self._parse(c, <const uint8_t*>view.buf, n)
-                if c.stage != CLOSING:
+                if used < n:
                     buffer_append(&c.input, <const uint8_t*>view.buf + used, n - used)
-            elif c.stage != CLOSING:
+                    self._input_bytes += n - used
+            else:
                 buffer_append(&c.input, view.buf, n)
+                self._input_bytes += n
                 self._parse_input(c)
+            if self._input_bytes > self._half_frames_bytes_max:
+                self._shed(c)
         finally:
             PyBuffer_Release(&view)
 
     cdef int _parse_input(self, Connection* c) except -1:
         cdef size_t used = self._parse(c, c.input.data + c.input.start, buffer_length(&c.input))
         buffer_consume(&c.input, used)
+        self._input_bytes -= used
         return 0
+
+    cdef int _shed(self, Connection* c) except -1:
+        # Answer a large half frame now, and skip what is still to come of it.
+        cdef Reader r
+        cdef uint32_t elements
+        cdef uint64_t id
+        cdef size_t n = buffer_length(&c.input)
+        if c.is_paused or n <= SPARED_INPUT_BYTES:
+            return 0
+        c.skip_bytes = 4 + load32(c.input.data + c.input.start) - n
+        r.at = c.input.data + c.input.start + 4
+        r.end = r.at + FRAME_HEAD_BYTES
+        if read_frame_head(&r, &elements, &id):
+            self._refuse_frame(c, id, OVERLOADED)
+        else:
+            self._refuse(c, "a frame is not an array that begins with a request id", c.input.data + c.input.start, n)
+        self._input_bytes -= n
+        buffer_free(&c.input)
+        return 0
+
+    cdef int _refuse_frame(self, Connection* c, uint64_t id, uint8_t status) except -1:
+        cdef Request* r = self._begin(c, id, CODES, 0, 0, 0)
+        r.status = status
+        return self._end(r)
 
     cdef bint _may_take(self, Connection* c, int divisor) noexcept:
         # Within the soft bounds divided by `divisor`, so that a paused connection is resumed well below them.
@@ -323,7 +373,6 @@ cdef class Dispatch:
         cdef uint32_t length, elements
         cdef uint64_t id
         cdef Reader reader
-        cdef Request* r
         while at < n:
             left = n - at
             if c.skip_bytes:
@@ -355,9 +404,7 @@ cdef class Dispatch:
                 if not read_frame_head(&reader, &elements, &id):
                     self._refuse(c, "a frame is not an array that begins with a request id", p + at, left)
                     return n
-                r = self._begin(c, id, CODES, 0, 0, 0)
-                r.status = FRAME_TOO_LARGE
-                self._end(r)
+                self._refuse_frame(c, id, FRAME_TOO_LARGE)
                 c.skip_bytes = length
                 at += 4
                 continue
@@ -493,17 +540,14 @@ cdef class Dispatch:
         # One operation of a request is answered.
         cdef Connection* c = r.connection
         cdef Result* result
-        cdef size_t held
         r.pending -= 1
         if r.is_answered:
             if r.pending == 0 and c == NULL:
                 release(r)
             return 0
-        if length and c != NULL:
-            held = c.held_bytes + buffer_length(&c.output)
-            if held and held + length > self._reply_bytes_max and status == VALUE:
-                status = REPLY_TOO_LARGE
-                length = 0
+        if length and c != NULL and status == VALUE and self._is_too_much(c, length):
+            status = REPLY_TOO_LARGE
+            length = 0
         if r.results == NULL:
             r.status = status
             if r.pending == 0 and c.head == r:
@@ -520,9 +564,16 @@ cdef class Dispatch:
             buffer_append(&r.payload, payload, length)
             if c != NULL:
                 c.held_bytes += length
+                self._account(c)
         if r.pending == 0:
             self._complete(r)
         return 0
+
+    cdef inline bint _is_too_much(self, Connection* c, uint32_t length) noexcept:
+        # Whether a value is more than a connection, or all of them, may have waiting; one alone always passes.
+        if c.unsent_bytes and c.unsent_bytes + length > self._reply_bytes_max:
+            return True
+        return c.unsent_bytes > SPARED_OUTPUT_BYTES and self._unsent_bytes + length > self._unsent_bytes_max
 
     cdef int _complete(self, Request* r) except -1:
         # The outcome of the request is known.
@@ -554,6 +605,7 @@ cdef class Dispatch:
         wheel_remove(&self._wheel, r)
         self._pop(c)
         request_leave(r)
+        self._account(c)
         if not c.is_dirty:
             c.is_dirty = True
             indices_add(&self._dirty, c.index)
@@ -956,6 +1008,7 @@ cdef class Dispatch:
             raise ValueError(f"{n} bytes sent of {buffer_length(&c.output)}")
         self._bytes_out += n
         buffer_consume(&c.output, n)
+        self._account(c)
         return buffer_length(&c.output)
 
     def is_paused(self, uint64_t connection) -> bool:

@@ -64,7 +64,8 @@ cdef struct Connection:
     uint32_t requests       # in the queue
     size_t request_bytes
     size_t held_bytes       # payloads of its requests that wait for their turn
-    size_t skip_bytes       # what is left of a frame that is too long
+    size_t unsent_bytes     # held_bytes and output, as last added to Dispatch's sum of them
+    size_t skip_bytes       # what is left of a frame that is not taken
     Request* head
     Request* tail
     Buffer input            # what follows the last whole frame

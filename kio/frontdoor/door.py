@@ -128,6 +128,8 @@ class Door:
         self._sweep: Iterator[_Connection] = iter(())
         for listener in self._listeners:
             listener.setblocking(False)
+            if listener.family != socket.AF_UNIX:
+                _tune(listener)
             self._watch(listener)
 
     def _watch(self, listener: socket.socket) -> None:
@@ -228,12 +230,6 @@ class Door:
             _send_last(sock, encode_frame([0, Overloaded.code, message, False]))
             sock.close()
             return
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 20)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
         connection = _Connection(sock, self._dispatch.open(), peer, monotonic_s())
         self._connections[connection.id] = connection
         self._poller.register(connection.fd, connection.mask, lambda events: self._ready(connection, events))
@@ -376,6 +372,15 @@ class Door:
         self.drain()
         for connection in list(self._connections.values()):
             self._close(connection)
+
+
+def _tune(listener: socket.socket) -> None:
+    """Options that every connection inherits from its listener: no delay, and two minutes to notice a dead peer."""
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 20)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
 
 
 def _peer(sock: socket.socket, address: object) -> str:

@@ -465,3 +465,47 @@ def test_a_dispatch_that_goes_away_with_everything_in_flight_frees_it_all():
     dispatch.close(closed.id)
     del dispatch, open_, closed, peer
     assert live_allocations() == base
+
+
+# --- bounds over all connections
+
+
+def test_when_half_frames_fill_the_memory_the_largest_are_refused_and_their_connections_live():
+    dispatch, shards = Dispatch(1, SEED, half_frames_bytes_max=4 << 20), Shards(1)
+    peers = [Peer(dispatch) for _ in range(8)]
+    whole = frame(7, wire.OP_SET, 0, b"k", bytes(2 << 20))
+    for peer in peers:
+        peer.feed(whole[: 1 << 20])
+        peer.feed(whole[1 << 20 : 1_500_000])
+    assert live_allocations()[1] < 8 << 20
+    for peer in peers:
+        peer.feed(whole[1_500_000:])
+        peer.send(8, wire.OP_GET, 0, b"absent")
+        turn(dispatch, shards)
+    replies = [peer.replies() for peer in peers]
+    overloaded = [7, errors.Overloaded.code, errors.Overloaded.text, False]
+    assert [first for first, _ in replies].count([7, 0, True]) == 2
+    assert [first for first, _ in replies].count(overloaded) == 6
+    assert [last for _, last in replies] == [[8, 0, None]] * 8
+
+
+def test_when_unsent_replies_fill_the_memory_only_those_with_many_of_them_get_no_more():
+    dispatch, shards = Dispatch(1, SEED, unsent_bytes_max=8 << 20), Shards(1)
+    shards.keys[0][0, b"k"] = bytes(1 << 20)
+    lazy = [Peer(dispatch) for _ in range(4)]
+    for id in range(10):
+        for peer in lazy:
+            peer.send(id, wire.OP_GET, 0, b"k")
+            turn(dispatch, shards)
+    assert live_allocations()[1] < 20 << 20
+    modest = Peer(dispatch)
+    modest.send(1, wire.OP_GET, 0, b"k")
+    turn(dispatch, shards)
+    assert [reply[:2] for reply in modest.replies()] == [[1, 0]]
+    for peer in lazy:
+        found = [reply[1] for reply in peer.replies()]
+        assert len(found) == 10
+        assert set(found) == {0, errors.ReplyTooLarge.code}
+    lazy[0].send(1, wire.OP_GET, 0, b"k")
+    turn(dispatch, shards)
+    assert [reply[:2] for reply in lazy[0].replies()] == [[1, 0]]
