@@ -88,7 +88,7 @@ def _open_shards(sock: socket.socket, configure: control.Message) -> dict[int, S
         except DirectoryInUse:
             raise  # somebody else serves it: not the shard's fault, and worth another try
         except StorageError as error:
-            _log.error("shard failed", shard=number, reason=error, run=f"kio check --shard {number}")
+            _log.error("shard failed", shard=number, reason=error, run=f"kio check {data} --shard {number}")
             message = {"type": "failed", "shard": number, "error": type(error).__name__, "message": str(error)}
             control.send(sock, message)
             shards[number] = FailedShard(number, error)

@@ -37,12 +37,12 @@ def started(
     )
 
 
-def ready(url: str, shards: int, down: Sequence[int], took_s: float) -> None:
-    """All shards serve, or, where some could not be opened, which do not."""
+def ready(url: str, shards: int, down: Sequence[int], took_s: float, check: str) -> None:
+    """All shards serve, or, where some could not be opened, which do not and which command (`check`) tells why."""
     took_ms = round(took_s * 1000)
     if down:
         shown = ",".join(map(str, down))
-        _log.error("kio serve: ready in part", url=url, shards=shards, down=shown, took_ms=took_ms, run="kio check")
+        _log.error("kio serve: ready in part", url=url, shards=shards, down=shown, took_ms=took_ms, run=check)
         return
     _log.info("kio serve: ready", url=url, shards=shards, took_ms=took_ms)
     if is_for_a_person(sys.stderr, os.environ):

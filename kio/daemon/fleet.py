@@ -101,6 +101,7 @@ class Fleet:
         spawn: makes the process of a child and has its control socket watched. Raises OSError.
         unwatch: has the control socket of a child watched no longer; always called before it is closed.
         remove_pipe: forgets the files of a pair of pipes.
+        check: the command that tells an operator what is wrong with the data directory.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class Fleet:
         spawn: Callable[[Child], Process],
         unwatch: Callable[[Child], None],
         remove_pipe: Callable[[str], None],
+        check: str,
     ) -> None:
         # Set once.
         self.router = router
@@ -118,6 +120,7 @@ class Fleet:
         self._spawn = spawn
         self._unwatch = unwatch
         self._remove_pipe = remove_pipe
+        self._check = check
         # Changed by the loop.
         #: Counts whatever a reader of the topology would see.
         self.changes = 0
@@ -275,7 +278,7 @@ class Fleet:
                 reason=life.reason,
                 shards=",".join(map(str, child.shards)) if isinstance(child, Worker) else None,
                 retry_in_s=round((life.start_at or now) - now),
-                run="kio check",
+                run=self._check,
             )
         else:
             _log.warning(

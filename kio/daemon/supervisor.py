@@ -199,11 +199,12 @@ class Supervisor:
         self._doors = doors
         self._pipes = pipes
         self._settings = settings
+        self._check = f"kio check {settings['data']}"
         self._notifier = Notifier(os.environ)
         self._process = psutil.Process()
         self._started_at = monotonic_s()
         self._selector = selectors.DefaultSelector()
-        self._fleet = Fleet(router, workers, self._spawn, self._unwatch, pipes.remove)
+        self._fleet = Fleet(router, workers, self._spawn, self._unwatch, pipes.remove, self._check)
         self._signal_fd, self._signal_write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._admin = AdminDoor(doors.http)
         # Changed by the loop.
@@ -335,4 +336,4 @@ class Supervisor:
             return
         self._is_ready = True
         self._notifier.ready(status)
-        banner.ready(self._doors.url, shards, down, monotonic_s() - self._started_at)
+        banner.ready(self._doors.url, shards, down, monotonic_s() - self._started_at, self._check)

@@ -72,7 +72,7 @@ class Stage:
             for n in (0, 1)
         ]
         router = Child("router", "kio.router", {"type": "configure"}, Lifecycle(now=0.0, breaks=False))
-        self.fleet = Fleet(router, workers, self.spawn, self.unwatch, self.removed.append)
+        self.fleet = Fleet(router, workers, self.spawn, self.unwatch, self.removed.append, "kio check ./data")
         self.workers = workers
 
     def spawn(self, child: Child) -> ScriptedProcess:
@@ -223,7 +223,7 @@ def test_a_worker_that_was_given_up_leaves_the_others_serving_and_says_what_to_d
     assert running.fleet.is_settled
     last = caplog.records[-1].getMessage()
     assert 'child given up: child="worker 0" reason="killed by SIGSEGV" shards=0,2' in last
-    assert 'run="kio check"' in last
+    assert 'run="kio check ./data"' in last
 
 
 def test_a_process_that_cannot_be_started_backs_off(running: Stage):

@@ -213,7 +213,7 @@ def test_a_worker_that_cannot_start_is_given_up_and_the_others_serve():
         assert "IsADirectoryError" in broken["reason"]
         assert serving["state"] == "serving"
         tail = daemon.log_tail()
-        assert re.search(r'child given up: child="worker 0" reason=.* shards=0 .*run="kio check"', tail)
+        assert re.search(r'child given up: child="worker 0" reason=.* shards=0 .*run="kio check ', tail)
         status, body = daemon.http_get("/readyz")
         assert status == 503
         assert [part["shard"] for part in json.loads(body)["not_serving"]] == [0]
