@@ -263,7 +263,7 @@ class Daemon:
 
     def shard_stats(self) -> dict[int, dict[str, Any]]:
         """Per shard: keys, lsn, state and so on."""
-        return {int(shard): stats for shard, stats in dict(self.status()["shards"]).items()}
+        return {stats["shard"]: stats for stats in self.status()["shards"]}
 
     def log_tail(self, lines: int = 60) -> str:
         if not self.log.exists():

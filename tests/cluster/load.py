@@ -50,7 +50,7 @@ class Load:
     def __enter__(self) -> Self:
         for number, journal in enumerate(self.journals):
             with Path(f"{journal}.stderr").open("wb") as stderr:
-                arguments = map(str, (self._url, journal, number, self.keys_each, self.seed))
+                arguments = map(str, (self._url, journal, number, self.clients, self.keys_each, self.seed))
                 self._processes.append(
                     subprocess.Popen(
                         [sys.executable, "-m", "tests.cluster.writer", *arguments],

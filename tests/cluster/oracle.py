@@ -117,12 +117,34 @@ class KeyState:
         return f"{kind}: {seen}, allowed is {allowed}; version {self.acked} was the last acknowledged"
 
 
+class Watched:
+    """What one reader sees of keys that somebody else writes: versions never go back, and what was gone stays gone."""
+
+    def __init__(self) -> None:
+        self._seen: dict[bytes, int] = {}
+        self._lowest: dict[bytes, int] = {}
+
+    def observe(self, key: bytes, outcome: int) -> str | None:
+        """Take over what a read returned; the violation in words where it must not have returned that."""
+        if outcome == ABSENT:
+            self._lowest[key] = self._seen.get(key, ABSENT) + 1
+            return None
+        lowest = self._lowest.get(key, ABSENT)
+        if outcome < lowest:
+            return (
+                f"went back for a reader: version {outcome} after version {self._seen[key]}, {lowest} is the lowest now"
+            )
+        self._seen[key] = self._lowest[key] = outcome
+        return None
+
+
 class Journal:
     """The file of one writer: a line before each operation and one after its outcome, written at once."""
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.states: dict[bytes, KeyState] = {}
+        self.watched = Watched()
 
     def state(self, key: bytes) -> KeyState:
         return self.states.setdefault(key, KeyState())
@@ -147,14 +169,28 @@ class Journal:
         self._write(f"{letter}\t{key.decode()}\t{version}\t{code}" for key, version in versions.items())
 
     def observe(self, key: bytes, value: bytes | None) -> None:
-        """Judge a read; a violation is written down, and the judge of the journals raises it later."""
+        """Judge a read of an own key; a violation is written down, and the judge of the journals raises it later."""
+        outcome = self._outcome(key, value)
+        if outcome is not None and not self._tell(key, self.state(key).observe(outcome)):
+            self._write([f"R\t{key.decode()}\t{outcome}"])
+
+    def watch(self, key: bytes, value: bytes | None) -> None:
+        """Judge a read of another writer's key."""
+        outcome = self._outcome(key, value)
+        if outcome is not None:
+            self._tell(key, self.watched.observe(key, outcome))
+
+    def _outcome(self, key: bytes, value: bytes | None) -> int | None:
         try:
-            outcome = version_of(key, value)
+            return version_of(key, value)
         except WrongValueError as error:
-            self._write([f"V\t{error}"])
-            return
-        violation = self.state(key).observe(outcome)
-        self._write([f"R\t{key.decode()}\t{outcome}"] if violation is None else [f"V\tkey {key!r} {violation}"])
+            self.violate(str(error))
+            return None
+
+    def _tell(self, key: bytes, violation: str | None) -> bool:
+        if violation is not None:
+            self.violate(f"key {key!r} {violation}")
+        return violation is not None
 
     def note(self, text: str) -> None:
         """A read that failed, or whatever else helps to understand the journal."""

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.oracle import ABSENT, Journal, KeyState, WrongValueError, make_value, read_journals, version_of
+from tests.cluster.oracle import (
+    ABSENT,
+    Journal,
+    KeyState,
+    Watched,
+    WrongValueError,
+    make_value,
+    read_journals,
+    version_of,
+)
 
 KEY = b"c0:k1"
 CONNECTION_LOST = 37
@@ -128,3 +137,18 @@ def test_what_the_writer_read_itself_is_a_violation_too(tmp_path: Path) -> None:
     sets(j, 1)
     j.observe(KEY, None)
     assert "lost" in violations(tmp_path, {KEY: make_value(KEY, 1)})[0]
+
+
+def test_a_reader_sees_versions_rise_and_what_is_gone_stay_gone() -> None:
+    watched = Watched()
+    assert [watched.observe(KEY, version) for version in (3, 3, 4, ABSENT, 6, 6)] == [None] * 6
+    assert watched.observe(KEY, 5) is not None
+    assert watched.observe(KEY, ABSENT) is None
+    assert watched.observe(KEY, 6) is not None
+
+
+def test_what_a_reader_saw_going_back_is_among_the_violations(tmp_path: Path) -> None:
+    j = journal(tmp_path)
+    j.watch(b"c1:k1", make_value(b"c1:k1", 2))
+    j.watch(b"c1:k1", make_value(b"c1:k1", 1))
+    assert "went back" in violations(tmp_path, {})[0]

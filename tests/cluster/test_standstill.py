@@ -97,6 +97,19 @@ def test_a_supervisor_that_stands_still_is_not_in_the_way_of_requests(chance: Ch
             assert not probe.failures(), probe.failures()[:3]
 
 
+def test_the_admin_door_answers_while_every_worker_and_the_router_stand_still(chance: Chance) -> None:
+    with Daemon(workers=2) as daemon, contextlib.ExitStack() as stack:
+        for pid in (daemon.worker_pid(0), daemon.worker_pid(1), daemon.router_pid()):
+            stack.enter_context(standing_still(pid))
+        for path in ("/healthz", "/metrics", "/readyz"):
+            began = time.monotonic()
+            status, body = daemon.http_get(path, limit_s=2)
+            took = time.monotonic() - began
+            assert status in (200, 503), f"{path} was answered {status} {body[:200]!r}"
+            assert took < 1.0, f"{path} took {took:.2f} s"
+        assert daemon.http_get("/healthz")[0] == 200
+
+
 def assert_all_writable(daemon: Daemon, tags: dict[int, bytes]) -> None:
     """Every shard takes a write soon after the last fault."""
     end = time.monotonic() + LIVENESS_S

@@ -182,7 +182,7 @@ def test_an_fdatasync_that_fails_is_never_acknowledged_and_makes_the_shard_read_
 def read_only_in(status: Callable[[], dict[str, object]], shard: int) -> Callable[[], bool]:
     def look() -> bool:
         shards = status()["shards"]
-        assert isinstance(shards, dict)
-        return bool(shards[str(shard)]["state"] == "read-only")
+        assert isinstance(shards, list)
+        return bool(shards[shard]["state"] == "read-only")
 
     return look

@@ -1,10 +1,11 @@
 """A load generator: one process, one client, its own keys, one journal (oracle.py).
 
-Run as `python -m tests.cluster.writer URL JOURNAL NUMBER KEYS SEED`. It sets, deletes and reads its keys one after
-the other and in batches until SIGTERM, then finishes what it has begun and exits 0. After every failed operation all
-its keys are read and judged: that is when a store that lost something shows it. An exception that is no KioError is a
-violation: the client promises none. Writers with an odd number ask once, the others let the client retry, so that
-both what a retry makes of an outage and what is told without one are judged.
+Run as `python -m tests.cluster.writer URL JOURNAL NUMBER CLIENTS KEYS SEED`. It sets, deletes and reads its keys one
+after the other and in batches until SIGTERM, then finishes what it has begun and exits 0. After every failed operation
+all its keys are read and judged: that is when a store that lost something shows it. An exception that is no KioError
+is a violation: the client promises none. Writers with an odd number ask once, the others let the client retry, so that
+both what a retry makes of an outage and what is told without one are judged. Each also watches the keys of its
+neighbour: what it sees there never goes back.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import kio
@@ -32,13 +33,14 @@ class Writer:
     """Random operations on keys that are nobody else's."""
 
     def __init__(
-        self, url: str, journal: Journal, stopping: threading.Event, number: int, keys: int, seed: int
+        self, url: str, journal: Journal, stopping: threading.Event, number: int, clients: int, keys: int, seed: int
     ) -> None:
         self.url = url
         self.stopping = stopping
         self.retries = number % 2 == 0
         self.journal = journal
         self.keys = [b"c%d:k%d" % (number, i) for i in range(keys)]
+        self.others = [b"c%d:k%d" % ((number + 1) % clients, i) for i in range(keys)] if clients > 1 else []
         self.versions = dict.fromkeys(self.keys, 0)
         self.dice = random.Random(seed * 1_000 + number)
 
@@ -54,7 +56,7 @@ class Writer:
                 time.sleep(PAUSE_S)
 
     def step(self, db: Client) -> None:
-        kind = self.dice.choices(("set", "delete", "set_many", "get", "get_many"), (50, 15, 10, 20, 5))[0]
+        kind = self.dice.choices(("set", "delete", "set_many", "get", "watch", "get_many"), (50, 15, 10, 15, 10, 5))[0]
         match kind:
             case "set":
                 self.write(db, self.dice.sample(self.keys, 1), is_delete=False)
@@ -65,7 +67,9 @@ class Writer:
                     db, self.dice.sample(self.keys, min(len(self.keys), self.dice.randint(2, 16))), is_delete=False
                 )
             case "get":
-                self.read(db, self.dice.choice(self.keys))
+                self.read(db, self.dice.choice(self.keys), self.journal.observe)
+            case "watch" if self.others:
+                self.read(db, self.dice.choice(self.others), self.journal.watch)
             case _:
                 self.audit(db)
 
@@ -97,9 +101,9 @@ class Writer:
         if not error.retryable:
             self.journal.violate(f"a write failed for good: {type(error).__name__} {error}")
 
-    def read(self, db: Client, key: bytes) -> None:
+    def read(self, db: Client, key: bytes, judge: Callable[[bytes, bytes | None], None]) -> None:
         try:
-            self.journal.observe(key, db.get(key))
+            judge(key, db.get(key))
         except KioError as error:
             self.read_failed(error)
 
@@ -123,11 +127,11 @@ class Writer:
 
 
 def main() -> int:
-    url, path, number, keys, seed = sys.argv[1:]
+    url, path, *numbers = sys.argv[1:]
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     journal = Journal(Path(path))
-    writer = Writer(url, journal, stopping, int(number), int(keys), int(seed))
+    writer = Writer(url, journal, stopping, *map(int, numbers))
     try:
         writer.run()
     except Exception as error:

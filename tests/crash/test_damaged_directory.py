@@ -79,6 +79,42 @@ def test_a_missing_segment_stops_its_shard_with_a_reason_and_no_other(chance: Ch
         assert broken["reason"], broken
 
 
+def test_a_damaged_manifest_stops_its_shard_with_a_reason_and_no_other(chance: Chance) -> None:
+    with Daemon(workers=2, shards=4) as daemon:
+        tags = shard_tags(daemon)
+        victim = chance.dice.choice(sorted(tags))
+        with Wire(daemon.url) as wire:
+            for tag in tags.values():
+                wire.call(SET, 0, b"{%s}k" % tag, b"v")
+        daemon.stop()
+        damage_manifest(daemon.data / f"shard-{victim:04d}", chance)
+        checked = run_cli("check", "--data", daemon.data, check=False)
+        assert checked.returncode == 65, checked.stdout.decode()
+        daemon.restart(await_ready=False)
+        wait_until(lambda: states(daemon) == dict.fromkeys(tags, "serving") | {victim: "failed"}, 10, "states", 0.1)
+        with Wire(daemon.url) as wire:
+            for shard, tag in tags.items():
+                status, result, *_ = wire.request(GET, 0, b"{%s}k" % tag, deadline_ms=5_000)
+                assert (status in TYPED) if shard == victim else ((status, result) == (OK, b"v")), (
+                    shard,
+                    status,
+                    result,
+                )
+        assert daemon.http_get("/readyz")[0] == 503, "a daemon one of whose shards failed says that it is ready"
+
+
+def states(daemon: Daemon) -> dict[int, str]:
+    return {shard: stats["state"] for shard, stats in daemon.shard_stats().items()}
+
+
+def damage_manifest(directory: Path, chance: Chance) -> None:
+    """Flip one byte in the first half of the shard's small file, the manifest: behind that stand valid edits."""
+    (path,) = [p for p in directory.iterdir() if "manifest" in p.name.lower()]
+    content = bytearray(path.read_bytes())
+    content[chance.dice.randrange(len(content) // 2)] ^= 0x10
+    path.write_bytes(content)
+
+
 @scaled
 @pytest.mark.timeout(600 if FULL else 60)
 def test_flipped_bytes_in_sealed_segments_give_the_right_value_or_an_error(chance: Chance) -> None:

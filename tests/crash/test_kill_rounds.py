@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.conftest import Chance
-from tests.cluster.daemon import FULL, ORPHAN_S, Daemon, scaled, wait_until
+from tests.cluster.daemon import FULL, ORPHAN_S, Daemon, run_cli, scaled, wait_until
 from tests.cluster.load import Load
 from tests.cluster.probe import Probe, shard_tags
 from tests.cluster.rawwire import DELETE_MANY, GET, SET_MANY, SHARD_DOWN, Wire
@@ -110,6 +110,7 @@ def test_nothing_acknowledged_is_lost_whichever_process_is_killed(sync: str, cha
             load.await_acks(200)
         remove_probes(daemon, tags)
         daemon.stop()
+        run_cli("check", "--data", daemon.data)
         daemon.restart()
         verdict = load.assert_nothing_lost(daemon, chance.repeat, acked_min=ROUNDS * 50)
         print(f"sync={sync}: {ROUNDS} rounds, {verdict}")

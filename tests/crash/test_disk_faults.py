@@ -1,0 +1,176 @@
+"""Disks that fail or fill up under a running daemon: never an acknowledgement for what is not kept.
+
+The faults are real calls that fail: strace makes the k-th of a kind return an error, and a small tmpfs is really full.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.conftest import Chance
+from tests.cluster.daemon import FULL, Daemon, scaled, wait_until
+from tests.cluster.rawwire import (
+    DELETE,
+    DISK_FULL,
+    GET,
+    OK,
+    SET,
+    SHARD_DOWN,
+    SHARD_READ_ONLY,
+    Wire,
+)
+from tests.cluster.strace import SYNCS, Strace, needs_strace
+
+FAULTS = {
+    "fdatasync": ("EIO", "ENOSPC"),
+    "fsync": ("EIO",),
+    "pwrite64": ("EIO", "ENOSPC"),
+    "fallocate": ("ENOSPC",),
+    "ftruncate": ("EIO",),
+}
+ROUNDS = 40 if FULL else 1
+WRITES = 60
+#: Several segments of 1 MiB are filled, sealed and followed by others.
+VALUE = 70_000
+#: What a write may be answered when the disk fails it.
+REFUSALS = {SHARD_READ_ONLY, DISK_FULL, SHARD_DOWN}
+CYCLES = 20 if FULL else 2
+#: Each cycle gives back the room of one file of this size.
+BALLAST_BYTES = 4 << 20
+DISK_BYTES = (16 << 20) + CYCLES * BALLAST_BYTES
+BACK_S = 5.0
+
+
+def value_of(key: bytes) -> bytes:
+    return key * (VALUE // len(key))
+
+
+@scaled
+@needs_strace
+@pytest.mark.timeout(1200 if FULL else 60)
+@pytest.mark.parametrize("call", FAULTS)
+def test_a_call_that_fails_at_any_moment_costs_nothing_that_was_acknowledged(call: str, chance: Chance) -> None:
+    for _ in range(ROUNDS):
+        fault = chance.dice.choice(FAULTS[call])
+        first = chance.dice.randint(1, 70 if call in ("pwrite64", "fdatasync") else 6)
+        acked: list[bytes] = []
+        refused: list[bytes] = []
+        with Daemon(workers=1, shards=1, sync="always", flags=["--segment-mib", "1"]) as daemon:
+            inject = f"inject={call}:error={fault}:when={first}"
+            with Strace([daemon.worker_pid(0)], "-e", f"trace={call}", "-e", inject), Wire(daemon.url) as wire:
+                for number in range(WRITES):
+                    key = b"key-%d" % number
+                    status, *rest = wire.request(SET, 0, key, value_of(key), deadline_ms=5_000)
+                    assert status in REFUSALS | {OK}, f"{inject}: a write was answered {status} {rest!r}"
+                    if status == OK:
+                        acked.append(key)
+                    elif not rest[1]:
+                        refused.append(key)
+            daemon.kill_everything()
+            daemon.restart()
+            what = f"{inject}, {len(acked)} of {WRITES} acknowledged\nrepeat with: {chance.repeat}"
+            with Wire(daemon.url) as wire:
+                for key in acked:
+                    assert wire.call(GET, 0, key) == value_of(key), f"{key!r} is lost or wrong: {what}"
+                for key in refused:
+                    assert wire.call(GET, 0, key) is None, f"{key!r} was refused and is there: {what}"
+                for number in range(WRITES):
+                    key = b"key-%d" % number
+                    assert wire.call(GET, 0, key) in (None, value_of(key)), f"{key!r} is wrong: {what}"
+                assert wire.call(SET, 0, b"after", b"x") is True
+            print(what)
+
+
+@needs_strace
+@pytest.mark.parametrize("sync", ["interval", "always"])
+def test_a_failed_sync_makes_the_shard_read_only_until_the_operator_acts(sync: str, chance: Chance) -> None:
+    with Daemon(workers=1, shards=1, sync=sync) as daemon, Wire(daemon.url) as wire:
+        wire.call(SET, 0, b"old", b"1")
+        wait_until(lambda: daemon.shard_stats()[0]["unsynced_bytes"] == 0, 5, "the first write to be durable", 0.05)
+        with Strace([daemon.worker_pid(0)], "-e", f"trace={SYNCS}", "-e", f"inject={SYNCS}:error=EIO"):
+            wire.request(SET, 0, b"new", b"2")
+            wait_until(lambda: daemon.shard_stats()[0]["state"] == "read-only", 5, "the shard to be read-only", 0.05)
+        assert wire.request(SET, 0, b"later", b"3")[0] == SHARD_READ_ONLY
+        assert wire.request(DELETE, 0, b"old")[0] == SHARD_READ_ONLY
+        assert wire.call(GET, 0, b"old") == b"1"
+        assert daemon.shard_stats()[0]["reason"]
+        assert daemon.http_get("/readyz")[0] == 503
+        os.kill(daemon.worker_pid(0), 9)
+        wait_until(lambda: wire.request(SET, 0, b"later", b"4")[0] == OK, 10, "writes after the restart", 0.05)
+
+
+@contextlib.contextmanager
+def small_disk() -> Iterator[Path]:
+    """A tmpfs of DISK_BYTES; skips where mounting is not allowed."""
+    with tempfile.TemporaryDirectory(prefix="kio-disk-") as directory:
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "kio-test", directory],
+            capture_output=True,
+            check=False,
+        )
+        if mounted.returncode != 0:
+            pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.decode().strip()}")
+        try:
+            yield Path(directory)
+        finally:
+            subprocess.run(["umount", directory], check=True)
+
+
+@scaled
+@pytest.mark.timeout(600 if FULL else 60)
+def test_a_full_disk_refuses_writes_by_name_and_takes_them_again_when_there_is_room(chance: Chance) -> None:
+    with small_disk() as disk:
+        ballast = [disk / f"ballast-{cycle}" for cycle in range(CYCLES)]
+        for path in ballast:
+            path.write_bytes(b"\0" * BALLAST_BYTES)
+        with Daemon(disk / "data", workers=2, flags=["--segment-mib", "1"]) as daemon, Wire(daemon.url) as wire:
+            acked: dict[bytes, bytes] = {}
+            for cycle, path in enumerate(ballast):
+                fill(wire, acked, cycle)
+                check_full(wire, acked, chance)
+                path.unlink()
+                began = time.monotonic()
+                wait_until(lambda: wire.request(SET, 0, b"back", b"1")[0] == OK, BACK_S, "writes to come back")
+                print(f"cycle {cycle}: {len(acked)} keys, writes came back after {time.monotonic() - began:.2f} s")
+                wire.call(DELETE, 0, b"back")
+            daemon.kill_everything()
+            daemon.restart()
+            with Wire(daemon.url) as again:
+                for key, value in acked.items():
+                    assert again.call(GET, 0, key) == value, (
+                        f"{key!r} is lost or wrong; {chance.repeat}"
+                    )
+
+
+def fill(wire: Wire, acked: dict[bytes, bytes], cycle: int) -> None:
+    """Write until the disk is full on every shard: several refusals in a row."""
+    refusals = 0
+    for number in range(5_000):
+        key = b"%d-%d" % (cycle, number)
+        value = key * (VALUE // len(key))
+        status, *rest = wire.request(SET, 0, key, value)
+        if status == OK:
+            acked[key] = value
+        else:
+            assert (status, rest[1]) == (DISK_FULL, False), f"on a full disk a write was answered {status} {rest!r}"
+            refusals += 1
+            if refusals == 30:
+                return
+    raise AssertionError("the disk does not get full")
+
+
+def check_full(wire: Wire, acked: dict[bytes, bytes], chance: Chance) -> None:
+    """Reads and deletes go on."""
+    for key in chance.dice.sample(sorted(acked), 20):
+        assert wire.call(GET, 0, key) == acked[key]
+    for key in chance.dice.sample(sorted(acked), 5):
+        assert wire.call(DELETE, 0, key) is True, "a delete on a full disk"
+        del acked[key]
