@@ -79,6 +79,8 @@ def command(
         raise typer.BadParameter("give one of --tree DIR, --jsonl FILE, --csv FILE")
     if (key is None) != (tree is not None):
         raise typer.BadParameter("--key FIELD goes with --jsonl and --csv, and they need it")
+    if follow and tree is None:
+        raise typer.BadParameter("--follow goes with --tree")
     tally = Tally()
     with options.connect(url, timeout) as db, closing_line(tally, "imported", json=json):
         value_bytes_max = options.value_bytes_max(db)

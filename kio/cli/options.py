@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 DEFAULT_URL: Final = "kio://127.0.0.1:7400"
 DEFAULT_TIMEOUT_S: Final = 10.0
 
-Url = Annotated[str, typer.Option("--url", envvar="KIO_URL", metavar="URL", help="Where the daemon listens.")]
+Url = Annotated[
+    str,
+    typer.Option(
+        "--url", envvar="KIO_URL", metavar="URL", help="Where the daemon listens; kio+unix:///PATH is a Unix socket."
+    ),
+]
 Timeout = Annotated[
     float,
     typer.Option(

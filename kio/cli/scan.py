@@ -21,6 +21,9 @@ EXAMPLE: Final = """\
 kio scan user: --limit 10
 kio scan user: --raw --null | xargs -0 kio delete"""
 
+#: Keys asked for at once; fewer where --limit says so.
+PAGE_KEYS: Final = 1_000
+
 
 def command(
     prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="Only keys that begin with it.")] = "",
@@ -36,10 +39,10 @@ def command(
 ) -> None:
     r"""Print keys, one a line, in no particular order.
 
-    What is not printable UTF-8 is printed as \\xNN and a backslash is doubled, unless --raw.
+    What is not printable UTF-8 is printed as \xNN and a backslash is doubled, unless --raw.
     """
     with options.connect(url, timeout) as db:
-        records = _records(db, options.key_bytes(prefix), values)
+        records = _records(db, options.key_bytes(prefix), values, min(limit or PAGE_KEYS, PAGE_KEYS))
         chosen = islice(records, limit) if limit else records
         if json:
             _print_json(chosen)
@@ -47,10 +50,10 @@ def command(
             _print(chosen, raw=raw, end=b"\0" if null else b"\n")
 
 
-def _records(db: Client, prefix: bytes, values: bool) -> Iterator[tuple[bytes, ...]]:
+def _records(db: Client, prefix: bytes, values: bool, page_keys: int) -> Iterator[tuple[bytes, ...]]:
     if values:
-        return db.items(prefix)
-    return ((key,) for key in db.keys(prefix))
+        return db.scan(prefix, limit=page_keys)
+    return ((key,) for key in db.scan(prefix, values=False, limit=page_keys))
 
 
 def _print(records: Iterator[tuple[bytes, ...]], *, raw: bool, end: bytes) -> None:

@@ -22,6 +22,8 @@ class FakeClient:
         outcomes: what the next set_many calls do instead of storing: an exception to raise, or None to store.
         batches: the size of each set_many call.
         told: what stats answers.
+        asked: the url and timeout of each connection.
+        pages: how many keys each scan asked for at once.
     """
 
     def __init__(self) -> None:
@@ -30,6 +32,7 @@ class FakeClient:
         self.batches: list[int] = []
         self.told: dict[str, Any] = {}
         self.asked: list[tuple[str, float]] = []
+        self.pages: list[int] = []
 
     def __enter__(self) -> Self:
         return self
@@ -64,11 +67,13 @@ class FakeClient:
     def count(self) -> int:
         return len(self.data)
 
-    def keys(self, prefix: bytes = b"") -> Iterator[bytes]:
-        return (key for key in list(self.data) if key.startswith(prefix))
+    def scan(self, prefix: bytes = b"", *, values: bool = True, limit: int = 1000) -> Iterator[Any]:
+        self.pages.append(limit)
+        found = [key for key in self.data if key.startswith(prefix)]
+        return ((key, self.data[key]) if values else key for key in found)
 
     def items(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        return ((key, self.data[key]) for key in self.keys(prefix))
+        return self.scan(prefix)
 
     def stats(self) -> dict[str, Any]:
         return self.told

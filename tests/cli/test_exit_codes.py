@@ -83,6 +83,7 @@ def test_kio_debug_shows_the_traceback(kio: Run, db: FakeClient, monkeypatch: py
         (["export", "--tree", "x", "--csv", "-"], "kio: give one of --tree DIR, --jsonl FILE, --csv FILE; see"),
         (["import", "--jsonl", "-"], "kio: --key FIELD goes with --jsonl and --csv, and they need it; see"),
         (["export", "--tree", "x", "--key", "id"], "kio: --key FIELD goes with --jsonl and --csv; see"),
+        (["import", "--csv", "-", "--key", "id", "--follow"], "kio: --follow goes with --tree; see"),
         (["check", "x", "--data", "x"], "kio: give the directory once: DIR or --data DIR; see"),
     ],
 )

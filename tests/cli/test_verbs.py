@@ -115,6 +115,7 @@ def test_scan_prints_keys_with_a_prefix_up_to_a_limit(kio: Run, db: FakeClient) 
     db.data = {b"a1": b"", b"b": b"", b"a2": b"", b"a3": b""}
     assert kio("scan", "a", "--limit", "2").out == b"a1\na2\n"
     assert kio("scan").out == b"a1\nb\na2\na3\n"
+    assert db.pages == [2, 1000]
 
 
 def test_scan_escapes_what_cannot_be_printed_unless_raw(kio: Run, db: FakeClient) -> None:
