@@ -177,17 +177,21 @@ class _ShardCheck:
             )
         if is_sealed:
             self._sealed(name, fd, size, entry, scan)
-            return unsealed_last
+            if unsealed_last and entry.lsn_min > unsealed_last + 1:
+                self._gap(name, unsealed_last, entry.lsn_min)
+            return 0
         if scan.torn_bytes and not entry.end:
             self._note(
                 name, scan.end, "torn tail", f"{scan.torn_bytes} bytes behind the last record; the next start cuts them"
             )
         self._note(name, 0, "unsealed", f"{scan.records} records up to offset {scan.end}; the next start scans them")
-        if scan.records and unsealed_last and scan.lsn_first != unsealed_last + 1:
-            self._fault(
-                name, RECORDS_START, "record", f"LSN {scan.lsn_first} follows {unsealed_last}: records are missing"
-            )
-        return scan.lsn_max or unsealed_last
+        begins_damaged = bool(scan.damaged) and scan.damaged[0][0] == RECORDS_START
+        if scan.records and unsealed_last and scan.lsn_first != unsealed_last + 1 and not begins_damaged:
+            self._gap(name, unsealed_last, scan.lsn_first)
+        return max(unsealed_last, scan.lsn_max, entry.lsn_max)
+
+    def _gap(self, name: str, last: int, lsn: int) -> None:
+        self._fault(name, RECORDS_START, "record", f"LSN {lsn} follows {last}: records are missing")
 
     def _header(self, name: str, fd: int, entry: SegmentEntry) -> None:
         try:

@@ -103,7 +103,7 @@ class Recovery:
         for entry in entries:
             if entry.state == "sealed":
                 self._recover_sealed(entry)
-        self._recover_unsealed([entry for entry in entries if entry.state != "sealed"])
+        self._recover_unsealed(entries)
         for epoch, lsn in found.floors.values():
             found.lsn = max(found.lsn, lsn)
             found.epoch = max(found.epoch, epoch)
@@ -223,10 +223,17 @@ class Recovery:
     # ---- never sealed ----
 
     def _recover_unsealed(self, entries: list[SegmentEntry]) -> None:
+        """Scan what was never sealed. A segment is sealed when all before it is durable: no hole reaches over one."""
         found = self._found
+        durable = max((entry.lsn_max for entry in entries), default=0)
         last = 0
         is_over = False
         for entry in entries:
+            if entry.state == "sealed":
+                if last and entry.lsn_min > last + 1:
+                    self._note_lost(entry, last, entry.lsn_min)
+                last = 0
+                continue
             segment = map_segment(self._disk, self._path(entry.id), self._shard, entry, writable=True)
             stop = min(entry.end or segment.capacity, segment.capacity)
             data_end = self._disk.data_end(segment.fd, stop)
@@ -241,8 +248,14 @@ class Recovery:
             if scan.records == 0 and not scan.torn_bytes and not entry.end:
                 self._drop(segment)
                 continue
-            if is_over or (scan.records and last and scan.lsn_first != last + 1):
-                is_over = True
+            # Where a segment begins with damage, the LSN it began with is not known: that is corruption, no hole.
+            begins_damaged = bool(scan.damaged) and scan.damaged[0][0] == RECORDS_START
+            if scan.records and last and scan.lsn_first != last + 1 and not begins_damaged:
+                if scan.lsn_first <= durable:
+                    self._note_lost(entry, last, scan.lsn_first)
+                else:
+                    is_over = True
+            if is_over:
                 self._set_aside(segment, scan)
                 continue
             if entry.end and (scan.end != entry.end or scan.damaged):
@@ -262,13 +275,18 @@ class Recovery:
             # All that is served from now on is durable, whatever the mode: so the manifest may say where it ends.
             self._disk.sync_data(segment.fd)
             segment.is_synced = True
-            last = scan.lsn_max or last
+            last = max(last, scan.lsn_max, entry.lsn_max)
             found.lsn = max(found.lsn, scan.lsn_max, entry.lsn_max)
             found.epoch = max(found.epoch, scan.epoch_max, entry.epoch)
             if segment.end == RECORDS_START:
                 self._drop(segment)
                 continue
             found.sources.append(Source(segment, scan.hints, segment.end - RECORDS_START, False))
+
+    def _note_lost(self, entry: SegmentEntry, last: int, lsn: int) -> None:
+        """The durable records between LSN `last` and `lsn`, where this segment begins, are not there any more."""
+        self._found.suspect_lsn = max(self._found.suspect_lsn, lsn)
+        self._log.error("corruption", segment=entry.id, lsn=lsn, after=last, run="kio check")
 
     def _cut(self, segment: Segment, scan: _hints.Scan) -> None:
         segment.end = scan.end
@@ -290,9 +308,10 @@ class Recovery:
             file=aside.name,
         )
         segment.close(self._disk)
+        # First the edit: a crash in between leaves a stray file, not a manifest that names a missing one.
+        self._manifest.append({"t": "drop", "id": segment.id})
         self._disk.rename(segment.path, aside)
         self._disk.sync_directory(self._directory)
-        self._manifest.append({"t": "drop", "id": segment.id})
 
     def _drop(self, segment: Segment) -> None:
         """A segment without a record: prepared, and never needed."""

@@ -1,8 +1,9 @@
 """A disk that fails when it is told to, and that knows what a power cut would take.
 
 It works on real files, since the store maps them; beside them it keeps, for every file, the bytes as they were at the
-last sync and the writes since, and for every name, whether a sync of its directory covers it. `power_cut` builds another
-directory from that: the durable state plus any subset of what was not durable. Directories themselves count as durable.
+last sync and the writes since, and for every name, whether a sync of its directory covers it. `power_cut` builds
+another directory from that: the durable state plus any subset of what was not durable. Directories themselves count as
+durable.
 """
 
 from __future__ import annotations

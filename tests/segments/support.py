@@ -155,9 +155,9 @@ class Driven:
             if cursor == 0:
                 return found
 
-    def answers(self, keys: Iterable[bytes], keyspace: int = 0) -> dict[bytes, bytes | None | type[KioError]]:
+    def answers(self, keys: Iterable[bytes], keyspace: int = 0) -> dict[bytes, bytes | type[KioError] | None]:
         """What each key is answered: its value, None, or the class of the error."""
-        out: dict[bytes, bytes | None | type[KioError]] = {}
+        out: dict[bytes, bytes | type[KioError] | None] = {}
         for key in keys:
             try:
                 out[key] = self.get(key, keyspace)

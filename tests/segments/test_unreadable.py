@@ -1,4 +1,4 @@
-"""Bytes that the disk no longer delivers: a mapped file that was cut short raises SIGBUS, and the process must live on."""
+"""Bytes that the disk no longer delivers: a mapped file that was cut short raises SIGBUS; the process must live on."""
 
 from __future__ import annotations
 
