@@ -22,52 +22,30 @@ operation is executed in order; so the cache misses of a group overlap.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
-from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memset, strlen
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcpy, memset, strlen
 
 from kio._opbatch cimport (
-    ABSENT, BATCH_MAGIC, DONE, ERROR, NUMBER, OP_DELETE, OP_EXISTS, OP_GET, OP_RARE, OP_SET, REPLIES_MAGIC, VALUE,
+    ABSENT, BATCH_MAGIC, DONE, ERROR, OP_DELETE, OP_EXISTS, OP_GET, OP_RARE, OP_SET, REPLIES_MAGIC, VALUE,
     Entry, Header, Operation,
 )
 from kio.segments._format cimport (
     FLAG_COLLIDES, FLAG_HIDES, KIND_CLEAR, KIND_MASK, KIND_PUT, KIND_TOMBSTONE, RECORD_HEADER, Record, key_offset,
-    record_bytes, record_fits,
+    record_bytes,
 )
 from kio.segments._keydir cimport (
-    PAGES, TAG_BITS, KeyDir, Page, first_of, make_word, page_of, tag_of, word_offset, word_slot, word_tag,
+    TAG_BITS, KeyDir, Page, first_of, make_word, page_of, tag_of, word_offset, word_slot, word_tag,
 )
+from kio.segments._native cimport kio_crc32c, kio_guarded_header, kio_guarded_peek, kio_guarded_read, kio_prefetch, setup
 
 from kio import errors, limits
 
 
-cdef extern from "_native.h" nogil:
-    int FAULT "KIO_FAULT"
-    void kio_crc_setup()
-    int kio_guard_setup()
-    uint32_t kio_crc32c(uint32_t crc, const uint8_t* p, size_t n)
-    int kio_guarded_peek(Record* out, const uint8_t* record, uint64_t room, const uint8_t* key, uint16_t key_length,
-                         uint8_t keyspace)
-    int kio_guarded_read(const uint8_t* record, uint64_t size, uint32_t crc_seed, void* to, uint64_t start, uint64_t n)
-    int kio_guarded_header(Record* out, const uint8_t* record, uint64_t room)
-    int kio_guarded_copy(void* to, const void* start, uint64_t n)
-
-cdef extern from *:
-    """
-    #define kio_prefetch(p) __builtin_prefetch((p), 0, 3)
-    """
-    void kio_prefetch(const void* p) noexcept nogil
-
-kio_crc_setup()
-if kio_guard_setup() != 0:
-    raise OSError("no handler for SIGBUS could be installed")
+setup()
 
 cdef enum:
     GROUP = 32
-    SLOTS = 65536
-    FRESH_WORDS = 64            # 4,096 bits
     REPLIES_KEPT = 4 << 20      # a reply buffer larger than this is given back after its batch
-    SCAN_EXAMINED_MAX = 16384   # words that one scan page looks at: a bound on its time
-    SCAN_BYTES_MAX = 8 << 20
     CODE_KEY_EMPTY = 16
     CODE_VALUE_TOO_LARGE = 18
     CODE_UNKNOWN_OPERATION = 21
@@ -83,9 +61,10 @@ cdef enum:
     UNKNOWN = 2                 # not there, but a damaged record may have been it
 
 assert (errors.KeyEmpty.code, errors.ValueTooLarge.code, errors.UnknownOperation.code, errors.ReplyTooLarge.code,
-        errors.Timeout.code, errors.Corrupt.code, errors.ShardReadOnly.code) == (CODE_KEY_EMPTY, CODE_VALUE_TOO_LARGE, CODE_UNKNOWN_OPERATION,
-                                                      CODE_REPLY_TOO_LARGE, CODE_TIMEOUT, CODE_CORRUPT,
-                                                      CODE_READ_ONLY)
+        errors.Timeout.code, errors.Corrupt.code, errors.ShardReadOnly.code) == (
+    CODE_KEY_EMPTY, CODE_VALUE_TOO_LARGE, CODE_UNKNOWN_OPERATION, CODE_REPLY_TOO_LARGE, CODE_TIMEOUT, CODE_CORRUPT,
+    CODE_READ_ONLY,
+)
 
 #: What `Engine.run` stopped for.
 DONE_RUNNING = RUN_DONE
@@ -97,52 +76,6 @@ cdef uint64_t EVERYTHING = <uint64_t>0xFFFFFFFFFFFFFFFFULL
 cdef const char* LOST = "the newest version of this key was lost by a failed sync"
 
 
-cdef struct Segment:
-    const uint8_t* base
-    uint64_t end            # records end here: nothing at or behind it is read
-    uint64_t id
-    uint32_t crc_seed
-    int64_t record_bytes
-    int64_t live_bytes
-
-cdef struct Buffer:
-    uint8_t* data
-    size_t size
-    size_t capacity
-    uint32_t count
-
-cdef struct Undo:
-    uint64_t hash
-    uint64_t old_word       # 0: the key was not there
-    uint64_t new_word       # 0: it was removed
-    uint32_t old_bytes
-    uint32_t new_bytes
-    uint8_t keyspace
-
-cdef struct Found:
-    uint32_t page
-    uint32_t at
-    uint64_t word
-    const uint8_t* record
-    uint64_t room
-    Record header
-    bint collides           # another key of this tag is there
-
-
-cdef int _reserve(Buffer* b, size_t more) except -1 nogil:
-    cdef size_t capacity
-    cdef void* data
-    if b.size + more > b.capacity:
-        capacity = max(b.size + more, b.capacity * 2, <size_t>4096)
-        data = realloc(b.data, capacity)
-        if data == NULL:
-            with gil:
-                raise MemoryError(f"no memory for {capacity} bytes of buffer")
-        b.data = <uint8_t*>data
-        b.capacity = capacity
-    return 0
-
-
 cdef class Engine:
     """One shard's engine, with no segment attached yet.
 
@@ -152,44 +85,6 @@ cdef class Engine:
         parks: sync is "always": keep what is not durable apart.
         reply_bytes_max: past this, the reads of one batch are answered ReplyTooLarge.
     """
-
-    cdef readonly KeyDir keydir
-    cdef readonly uint32_t shard
-    cdef readonly uint64_t seed
-    cdef readonly uint64_t lsn              # the last one issued
-    cdef readonly uint64_t durable_lsn
-    cdef public uint64_t suspect_lsn
-    #: Records above it were lost by a failed sync and are not served; the highest number while none failed.
-    cdef public uint64_t served_lsn_max
-    cdef readonly uint32_t epoch
-    cdef readonly uint64_t gets, hits, misses, sets, deletes, errors, bytes_read, bytes_written
-    cdef bint parks
-    cdef uint64_t value_bytes_max, reply_bytes_max
-    cdef int64_t keys[256]
-    # segments
-    cdef Segment* segments
-    cdef dict holders                       # slot -> what keeps the mapping alive
-    cdef uint32_t active
-    cdef readonly uint64_t tail             # offset behind the last record
-    cdef readonly uint64_t written          # offset behind the last record that store.py has written
-    cdef uint64_t limit
-    cdef Buffer staging
-    # the batch
-    cdef bytes batch
-    cdef const uint8_t** ops
-    cdef size_t ops_capacity
-    cdef uint32_t count, index
-    cdef uint64_t batch_id
-    cdef Buffer replies, parked
-    cdef Buffer undo
-    # the last commit: where a failed write returns to
-    cdef uint32_t commit_index, commit_replies_count, commit_parked_count
-    cdef size_t commit_replies_size, commit_parked_size
-    cdef uint64_t commit_lsn
-    cdef uint8_t refusal                    # status of every write, 0 when they are taken
-    cdef bytes refusal_message
-    # a bit for each hash of a tombstone that is not durable: [0] appended since the sync under way began, [1] covered by it
-    cdef uint64_t fresh[2][FRESH_WORDS]
 
     def __cinit__(self, uint32_t shard, uint64_t seed, *, uint64_t value_bytes_max=limits.VALUE_BYTES_MAX,
                   bint parks=False, uint64_t reply_bytes_max=limits.REPLY_BYTES_MAX):
@@ -298,8 +193,8 @@ cdef class Engine:
         self.index = 0
         self.replies.size = self.parked.size = sizeof(Header)
         self.replies.count = self.parked.count = 0
-        _reserve(&self.replies, 0)
-        _reserve(&self.parked, 0)
+        reserve(&self.replies, 0)
+        reserve(&self.parked, 0)
         self._commit()
 
     def run(self, uint32_t now_ms):
@@ -431,162 +326,31 @@ cdef class Engine:
         """Stage the record that says: nothing older in this keyspace counts. False when it does not fit the active segment."""
         if self.tail + RECORD_HEADER > self.limit:
             return False
-        _reserve(&self.staging, RECORD_HEADER)
+        reserve(&self.staging, RECORD_HEADER)
         self._append(KIND_CLEAR, keyspace, NULL, 0, NULL, 0)
         return True
 
-    def clear(self, uint8_t keyspace):
-        """Drop every key of a keyspace from the KeyDir, after the record that says so was written.
+    def forget(self, uint8_t keyspace, bint is_alone):
+        """The keys of a keyspace are gone, by a record that was written; the caller removes the words unless `is_alone`.
 
-        Returns: keys removed. Cost: nothing much when no other keyspace has keys, else a look at every record's header.
+        Args:
+            is_alone: no other keyspace has keys: the whole KeyDir is given up.
+        Returns: keys removed.
         """
         cdef int64_t removed = self.keys[keyspace]
         cdef int i
-        if removed == self.count_keys():
+        if is_alone:
             self.keydir.reset()
             for i in range(SLOTS):
                 self.segments[i].live_bytes = 0
-        elif removed:
-            with nogil:
-                self._clear_one(keyspace)
+        self.keys[keyspace] = 0
         # Until the clear record is durable, it may be why any key is absent.
         memset(self.fresh[0], 0xFF, sizeof(self.fresh[0]))
-        self.keys[keyspace] = 0
         return removed
-
-    cdef void _clear_one(self, uint8_t keyspace) noexcept nogil:
-        cdef uint32_t p, at, removed
-        cdef Page* page
-        cdef Record header
-        cdef uint64_t room
-        cdef const uint8_t* record
-        for p in range(PAGES):
-            page = &self.keydir.pages[p]
-            removed = 0
-            for at in range(page.slots):
-                if page.words[at] != 0:
-                    record = self._address(page.words[at], &room)
-                    if kio_guarded_header(&header, record, room) == 1 and header.keyspace == keyspace:
-                        self.segments[word_slot(page.words[at])].live_bytes -= record_bytes(&header)
-                        page.words[at] = 0
-                        removed += 1
-            if removed:
-                self.keydir.close_gaps(p, removed)
-
-    def scan(self, uint64_t cursor, uint32_t limit, bint values, bytes prefix, uint8_t keyspace):
-        """One page of the keys that begin with `prefix`: (next cursor, a msgpack array of keys, or of keys and values).
-
-        Cursor 0 begins, next cursor 0 ends. Keys come in the order of page and tag, which no growth, overwrite or restart
-        changes: so a key that stays is returned exactly once.
-        Raises: Corrupt when a record on the way is damaged.
-        """
-        cdef Buffer out
-        cdef const uint8_t* start = <const uint8_t*>PyBytes_AS_STRING(prefix)
-        cdef size_t length = PyBytes_GET_SIZE(prefix)
-        memset(&out, 0, sizeof(out))
-        if limit == 0:
-            raise errors.BadRequest("a scan page holds at least 1 key")
-        try:
-            with nogil:
-                self._scan(&cursor, limit, values, start, length, keyspace, &out)
-            return cursor, PyBytes_FromStringAndSize(<char*>out.data, out.size) if out.size > 5 else b"\x90"
-        finally:
-            free(out.data)
-
-    cdef int _scan(self, uint64_t* cursor, uint32_t limit, bint values, const uint8_t* prefix, size_t prefix_length,
-                   uint8_t keyspace, Buffer* out) except -1 nogil:
-        cdef uint64_t start = cursor[0] - 1 if cursor[0] else 0
-        cdef uint32_t p = <uint32_t>(start >> TAG_BITS), tag = <uint32_t>start & ((1 << TAG_BITS) - 1)
-        cdef uint32_t at, ahead, examined = 0
-        cdef uint32_t found = 0
-        cdef Page* page
-        cdef Record header
-        cdef uint64_t word, room, size, ahead_room
-        cdef const uint8_t* record
-        cdef size_t head
-        _reserve(out, 5)
-        out.size = 5
-        while p < PAGES:
-            page = &self.keydir.pages[p]
-            at = first_of(page, tag)
-            while at < page.slots:
-                word = page.words[at]
-                if word == 0:
-                    at += 1
-                    continue
-                if word_tag(word) != tag and (found >= limit or out.size >= SCAN_BYTES_MAX or examined >= SCAN_EXAMINED_MAX):
-                    cursor[0] = ((<uint64_t>p << TAG_BITS) | word_tag(word)) + 1
-                    self._scan_head(out, found, values)
-                    return 0
-                tag = word_tag(word)
-                ahead = at + 16
-                if ahead < page.slots and page.words[ahead] != 0:
-                    kio_prefetch(self._address(page.words[ahead], &ahead_room))
-                examined += 1
-                at += 1
-                record = self._address(word, &room)
-                if kio_guarded_header(&header, record, room) != 1:
-                    self._raise_corrupt(word)
-                if header.lsn > self.served_lsn_max:
-                    with gil:
-                        raise errors.ShardReadOnly(LOST.decode())
-                if header.keyspace != keyspace or header.key_length < prefix_length:
-                    continue
-                size = record_bytes(&header)
-                # Copy first, verify the copy's source afterwards: the key is needed to compare the prefix.
-                head = out.size
-                _reserve(out, 10 + header.key_length + header.value_length)
-                self._bin_head(out, header.key_length)
-                if kio_guarded_read(record, size, self.segments[word_slot(word)].crc_seed, out.data + out.size,
-                                    key_offset(header.kind), header.key_length) != 1:
-                    self._raise_corrupt(word)
-                if prefix_length and memcmp(out.data + out.size, prefix, prefix_length) != 0:
-                    out.size = head
-                    continue
-                out.size += header.key_length
-                if values:
-                    self._bin_head(out, header.value_length)
-                    if kio_guarded_copy(out.data + out.size, record + key_offset(header.kind) + header.key_length,
-                                        header.value_length) != 1:
-                        self._raise_corrupt(word)
-                    out.size += header.value_length
-                    self.bytes_read += header.value_length
-                found += 1
-            p += 1
-            tag = 0
-            if p < PAGES and (found >= limit or out.size >= SCAN_BYTES_MAX or examined >= SCAN_EXAMINED_MAX):
-                cursor[0] = (<uint64_t>p << TAG_BITS) + 1
-                self._scan_head(out, found, values)
-                return 0
-        cursor[0] = 0
-        self._scan_head(out, found, values)
-        return 0
-
-    cdef void _scan_head(self, Buffer* out, uint32_t found, bint values) noexcept nogil:
-        cdef uint32_t n = found * 2 if values else found
-        out.data[0] = 0xDD
-        out.data[1], out.data[2], out.data[3], out.data[4] = n >> 24, (n >> 16) & 255, (n >> 8) & 255, n & 255
-
-    cdef void _bin_head(self, Buffer* out, uint32_t n) noexcept nogil:
-        cdef uint8_t* p = out.data + out.size
-        if n < 256:
-            p[0], p[1] = 0xC4, n
-            out.size += 2
-        elif n < 65536:
-            p[0], p[1], p[2] = 0xC5, n >> 8, n & 255
-            out.size += 3
-        else:
-            p[0], p[1], p[2], p[3], p[4] = 0xC6, n >> 24, (n >> 16) & 255, (n >> 8) & 255, n & 255
-            out.size += 5
-
-    cdef int _raise_corrupt(self, uint64_t word) except -1 nogil:
-        with gil:
-            raise errors.Corrupt(f"segment {self.segments[word_slot(word)].id} of shard {self.shard} is corrupt at offset "
-                                 f"{word_offset(word)}; run \"kio check --shard {self.shard}\"")
 
     # ---- the common operations ----
 
-    cdef const uint8_t* _address(self, uint64_t word, uint64_t* room) noexcept nogil:
+    cdef const uint8_t* address(self, uint64_t word, uint64_t* room) noexcept nogil:
         """Where the record of a word stands, and how many bytes of records are left from there."""
         cdef uint32_t slot = word_slot(word)
         cdef uint64_t offset = word_offset(word)
@@ -615,7 +379,7 @@ cdef class Engine:
             word = page.words[f.at]
             if word == 0 or word_tag(word) != tag:
                 return answer
-            f.record = self._address(word, &f.room)
+            f.record = self.address(word, &f.room)
             if kio_guarded_peek(&f.header, f.record, f.room, key, op.key_length, op.keyspace) == 1:
                 if f.header.kind & KIND_MASK == KIND_PUT:
                     f.word = word
@@ -681,7 +445,7 @@ cdef class Engine:
             tag = tag_of(op.hash)
             at = first_of(page, tag)
             if page.words[at] != 0 and word_tag(page.words[at]) == tag:
-                record = self._address(page.words[at], &room)
+                record = self.address(page.words[at], &room)
                 kio_prefetch(record)
                 kio_prefetch(record + 64)
 
@@ -698,7 +462,7 @@ cdef class Engine:
                 b = &self.parked
             if b.count and b.size + f.header.value_length > self.reply_bytes_max:
                 return self._fail(i, CODE_REPLY_TOO_LARGE, "")
-            _reserve(b, sizeof(Entry) + f.header.value_length)
+            reserve(b, sizeof(Entry) + f.header.value_length)
             if kio_guarded_read(f.record, record_bytes(&f.header), self.segments[word_slot(f.word)].crc_seed,
                                 b.data + b.size + sizeof(Entry), key_offset(f.header.kind) + f.header.key_length,
                                 f.header.value_length) != 1:
@@ -748,8 +512,8 @@ cdef class Engine:
         cdef uint64_t word, size, old_bytes
         cdef Undo* undo
         size = (<uint64_t>RECORD_HEADER + op.key_length + op.value_length + 7) & ~<uint64_t>7
-        _reserve(&self.staging, size)
-        _reserve(&self.undo, sizeof(Undo))
+        reserve(&self.staging, size)
+        reserve(&self.undo, sizeof(Undo))
         found = self._locate(op, key, &f)
         word = make_word(tag_of(op.hash), self.active, self.tail)
         undo = <Undo*>(self.undo.data + self.undo.size)
@@ -776,8 +540,8 @@ cdef class Engine:
         cdef int found
         cdef uint64_t old_bytes, bit
         cdef Undo* undo
-        _reserve(&self.staging, (<uint64_t>RECORD_HEADER + op.key_length + 7) & ~<uint64_t>7)
-        _reserve(&self.undo, sizeof(Undo))
+        reserve(&self.staging, (<uint64_t>RECORD_HEADER + op.key_length + 7) & ~<uint64_t>7)
+        reserve(&self.undo, sizeof(Undo))
         found = self._locate(op, key, &f)
         self.deletes += 1
         if found == NOT_THERE and self.suspect_lsn == 0:
@@ -826,7 +590,7 @@ cdef class Engine:
 
     cdef int _reply(self, Buffer* b, uint32_t i, uint8_t status, const uint8_t* payload, uint32_t n) except -1 nogil:
         cdef Entry* entry
-        _reserve(b, sizeof(Entry) + n)
+        reserve(b, sizeof(Entry) + n)
         entry = <Entry*>(b.data + b.size)
         memset(entry, 0, sizeof(Entry))
         entry.index, entry.status, entry.payload_length = i, status, n

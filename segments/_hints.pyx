@@ -26,25 +26,13 @@ from kio.segments._format cimport (
     key_offset, order_of, record_bytes,
 )
 from kio.segments._keydir cimport PAGES, KeyDir, make_word
+from kio.segments._native cimport kio_crc32c, kio_guarded_copy, kio_guarded_crc, kio_guarded_header, kio_guarded_read, setup
 
 import errno
 from typing import NamedTuple
 
 
-cdef extern from "_native.h" nogil:
-    void kio_crc_setup()
-    void kio_memory_setup()
-    int kio_guard_setup()
-    uint32_t kio_crc32c(uint32_t crc, const uint8_t* p, size_t n)
-    int kio_guarded_read(const uint8_t* record, uint64_t size, uint32_t crc_seed, void* to, uint64_t start, uint64_t n)
-    int kio_guarded_header(Record* out, const uint8_t* record, uint64_t room)
-    int kio_guarded_copy(void* to, const void* start, uint64_t n)
-    int kio_guarded_crc(uint32_t* out, uint32_t crc, const uint8_t* start, uint64_t n)
-
-kio_crc_setup()
-kio_memory_setup()
-if kio_guard_setup() != 0:
-    raise OSError("no handler for SIGBUS could be installed")
+setup()
 
 cdef enum:
     BUCKETS = 4096

@@ -23,6 +23,11 @@
 
 #define KIO_FAULT (-1)
 
+/* Not every extension uses every function. */
+#define KIO_FUNCTION __attribute__((noinline, unused)) static
+
+static inline void kio_prefetch(const void *p) { __builtin_prefetch(p, 0, 3); }
+
 /* ---- CRC32C (Castagnoli, reflected 0x82F63B78), as in RFC 3720 ---- */
 
 static uint32_t kio_crc_table[8][256];
@@ -92,7 +97,7 @@ static inline uint32_t kio_crc32c(uint32_t crc, const uint8_t *p, size_t n) {
 
 /* Large buffers (hints while a segment is sealed, long values) go back to the system when they are freed. glibc would raise
  * its threshold up to 32 MiB with the first of them, and keep them, fragmented, in its heaps. */
-static void kio_memory_setup(void) {
+KIO_FUNCTION void kio_memory_setup(void) {
 #if defined(__GLIBC__)
     mallopt(M_MMAP_THRESHOLD, 1 << 20);
     mallopt(M_TRIM_THRESHOLD, 4 << 20);
@@ -137,7 +142,7 @@ static int kio_guard_setup(void) {
 
 /* Read a record's header into *out, and compare its key. `room` is what is left of the segment from `record` on.
  * 1: the key is `key`; 0: it is another, or these are not the bytes of a record. */
-__attribute__((noinline)) static int kio_guarded_peek(struct kio_record *out, const uint8_t *record, uint64_t room,
+KIO_FUNCTION int kio_guarded_peek(struct kio_record *out, const uint8_t *record, uint64_t room,
                                                       const uint8_t *key, uint16_t key_length, uint8_t keyspace) {
     int equal = 0;
     KIO_GUARDED({
@@ -154,7 +159,7 @@ __attribute__((noinline)) static int kio_guarded_peek(struct kio_record *out, co
 
 /* Verify the checksum of the `bytes` long record, and copy n bytes at `from` in it to `to` (n may be 0).
  * 1: intact and copied; 0: damaged. */
-__attribute__((noinline)) static int kio_guarded_read(const uint8_t *record, uint64_t bytes, uint32_t crc_seed, void *to,
+KIO_FUNCTION int kio_guarded_read(const uint8_t *record, uint64_t bytes, uint32_t crc_seed, void *to,
                                                       uint64_t from, uint64_t n) {
     int intact = 0;
     KIO_GUARDED({
@@ -167,7 +172,7 @@ __attribute__((noinline)) static int kio_guarded_read(const uint8_t *record, uin
 }
 
 /* Read a record's header into *out: 1 when a record of these fields fits into `room`, else 0. */
-__attribute__((noinline)) static int kio_guarded_header(struct kio_record *out, const uint8_t *record, uint64_t room) {
+KIO_FUNCTION int kio_guarded_header(struct kio_record *out, const uint8_t *record, uint64_t room) {
     int fits = 0;
     if (room < KIO_RECORD_HEADER) return 0;
     KIO_GUARDED({
@@ -178,7 +183,7 @@ __attribute__((noinline)) static int kio_guarded_header(struct kio_record *out, 
 }
 
 /* CRC32C of n bytes of a mapping, into *out. */
-__attribute__((noinline)) static int kio_guarded_crc(uint32_t *out, uint32_t crc, const uint8_t *from, uint64_t n) {
+KIO_FUNCTION int kio_guarded_crc(uint32_t *out, uint32_t crc, const uint8_t *from, uint64_t n) {
     uint32_t result = 0;
     KIO_GUARDED(result = kio_crc32c(crc, from, n));
     *out = result;
@@ -186,7 +191,7 @@ __attribute__((noinline)) static int kio_guarded_crc(uint32_t *out, uint32_t crc
 }
 
 /* Copy n bytes out of a mapping. */
-__attribute__((noinline)) static int kio_guarded_copy(void *to, const void *from, uint64_t n) {
+KIO_FUNCTION int kio_guarded_copy(void *to, const void *from, uint64_t n) {
     KIO_GUARDED(memcpy(to, from, n));
     return 1;
 }

@@ -34,7 +34,7 @@ from kio import opbatch, wire
 from kio.errors import BadRequest, DiskFull, KioError, Overloaded, ShardReadOnly
 from kio.limits import KEY_BYTES_MAX, MIB, OPEN_SEGMENTS, SEGMENT_BYTES_CEILING, SEGMENTS_PER_SHARD_MAX, VALUE_BYTES_MAX
 from kio.log import Log
-from kio.segments import _engine, _hints
+from kio.segments import _engine, _hints, _scan
 from kio.segments.disk import DISK, Disk, lock_file
 from kio.segments.identity import DirectoryIdentity
 from kio.segments.jobs import Job, PrepareJob, SealJob, SyncJob
@@ -249,14 +249,17 @@ class Store:
             if self._read_only_reason:
                 raise ShardReadOnly(self._read_only_reason)
             raise DiskFull(f"no room for shard {self.shard} on the disk; nothing was applied")
-        engine.reply(opbatch.NUMBER, _I64.pack(engine.clear(keyspace)))
+        is_alone = engine.count_keys(keyspace) == engine.count_keys()
+        if not is_alone:
+            _scan.remove_keyspace(engine, keyspace)
+        engine.reply(opbatch.NUMBER, _I64.pack(engine.forget(keyspace, is_alone)))
 
     def _scan(self, keyspace: int, value: bytes) -> None:
         if len(value) < opbatch.SCAN_ARGUMENTS.size:
             raise BadRequest("a scan needs cursor, limit and what")
         cursor, limit, what = opbatch.SCAN_ARGUMENTS.unpack_from(value)
         prefix = value[opbatch.SCAN_ARGUMENTS.size :]
-        following, page = self._engine.scan(cursor, limit, what == wire.SCAN_ITEMS, prefix, keyspace)
+        following, page = _scan.scan(self._engine, cursor, limit, what == wire.SCAN_ITEMS, prefix, keyspace)
         self._engine.reply(opbatch.VALUE, _U64.pack(following) + page)
 
     # ---- segments ----

@@ -1,0 +1,116 @@
+# The engine's state and layout; _engine.pyx describes them and holds the behaviour.
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport realloc
+
+from kio._opbatch cimport Operation
+from kio.segments._format cimport Record
+from kio.segments._keydir cimport KeyDir
+
+cdef enum:
+    SLOTS = 65536
+    FRESH_WORDS = 64        # 4,096 bits
+
+cdef struct Segment:
+    const uint8_t* base
+    uint64_t end            # records end here: nothing at or behind it is read
+    uint64_t id
+    uint32_t crc_seed
+    int64_t record_bytes
+    int64_t live_bytes
+
+cdef struct Buffer:
+    uint8_t* data
+    size_t size
+    size_t capacity
+    uint32_t count
+
+cdef struct Undo:
+    uint64_t hash
+    uint64_t old_word       # 0: the key was not there
+    uint64_t new_word       # 0: it was removed
+    uint32_t old_bytes
+    uint32_t new_bytes
+    uint8_t keyspace
+
+cdef struct Found:
+    uint32_t page
+    uint32_t at
+    uint64_t word
+    const uint8_t* record
+    uint64_t room
+    Record header
+    bint collides           # another key of this tag is there
+
+cdef inline int reserve(Buffer* b, size_t more) except -1 nogil:
+    cdef size_t capacity
+    cdef void* data
+    if b.size + more > b.capacity:
+        capacity = max(b.size + more, b.capacity * 2, <size_t>4096)
+        data = realloc(b.data, capacity)
+        if data == NULL:
+            with gil:
+                raise MemoryError(f"no memory for {capacity} bytes of buffer")
+        b.data = <uint8_t*>data
+        b.capacity = capacity
+    return 0
+
+
+cdef class Engine:
+    cdef readonly KeyDir keydir
+    cdef readonly uint32_t shard
+    cdef readonly uint64_t seed
+    cdef readonly uint64_t lsn              # the last one issued
+    cdef readonly uint64_t durable_lsn
+    cdef public uint64_t suspect_lsn
+    #: Records above it were lost by a failed sync and are not served; the highest number while none failed.
+    cdef public uint64_t served_lsn_max
+    cdef readonly uint32_t epoch
+    cdef readonly uint64_t gets, hits, misses, sets, deletes, errors, bytes_read, bytes_written
+    cdef bint parks
+    cdef uint64_t value_bytes_max, reply_bytes_max
+    cdef int64_t keys[256]
+    # segments
+    cdef Segment* segments
+    cdef dict holders                       # slot -> what keeps the mapping alive
+    cdef uint32_t active
+    cdef readonly uint64_t tail             # offset behind the last record
+    cdef readonly uint64_t written          # offset behind the last record that store.py has written
+    cdef uint64_t limit
+    cdef Buffer staging
+    # the batch
+    cdef bytes batch
+    cdef const uint8_t** ops
+    cdef size_t ops_capacity
+    cdef uint32_t count, index
+    cdef uint64_t batch_id
+    cdef Buffer replies, parked
+    cdef Buffer undo
+    # the last commit: where a failed write returns to
+    cdef uint32_t commit_index, commit_replies_count, commit_parked_count
+    cdef size_t commit_replies_size, commit_parked_size
+    cdef uint64_t commit_lsn
+    cdef uint8_t refusal                    # status of every write, 0 when they are taken
+    cdef bytes refusal_message
+    # a bit for each hash of a tombstone that is not durable: [0] appended since the sync under way began, [1] covered by it
+    cdef uint64_t fresh[2][FRESH_WORDS]
+
+    cdef bytes _message(self, Buffer* b)
+    cdef void _commit(self) noexcept
+    cdef const uint8_t* address(self, uint64_t word, uint64_t* room) noexcept nogil
+    cdef bint _is_intact(self, const uint8_t* record, uint64_t room, uint32_t slot) noexcept nogil
+    cdef int _locate(self, const Operation* op, const uint8_t* key, Found* f) noexcept nogil
+    cdef int _run(self, uint32_t now_ms) except -1 nogil
+    cdef void _prefetch(self, uint32_t start, uint32_t stop) noexcept nogil
+    cdef int _get(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil
+    cdef int _exists(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil
+    cdef int _answer_missing(self, uint32_t i, const Operation* op, int found) except -1 nogil
+    cdef int _absent(self, uint32_t i, const Operation* op) except -1 nogil
+    cdef int _set(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil
+    cdef int _delete(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil
+    cdef void _append(self, uint8_t kind, uint8_t keyspace, const uint8_t* key, uint16_t key_length, const uint8_t* value,
+                      uint32_t value_length) noexcept nogil
+    cdef int _reply(self, Buffer* b, uint32_t i, uint8_t status, const uint8_t* payload, uint32_t n) except -1 nogil
+    cdef int _fail(self, uint32_t i, uint8_t code, const char* message) except -1 nogil
+    cdef int _refuse(self, uint32_t i) except -1 nogil
+    cdef int _fail_corrupt(self, uint32_t i, uint64_t word) except -1 nogil
+    cdef int _fail_suspect(self, uint32_t i) except -1 nogil

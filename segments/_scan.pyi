@@ -1,0 +1,6 @@
+from kio.segments._engine import Engine
+
+def scan(
+    engine: Engine, cursor: int, limit: int, values: bool, prefix: bytes, keyspace: int
+) -> tuple[int, bytes]: ...
+def remove_keyspace(engine: Engine, keyspace: int) -> None: ...
