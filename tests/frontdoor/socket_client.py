@@ -18,7 +18,11 @@ class SocketClient:
     def __init__(self, address: Any, family: int = socket.AF_INET, *, greet: bool = True) -> None:
         self.sock = socket.socket(family, socket.SOCK_STREAM)
         self.sock.settimeout(LIMIT_S)
-        self.sock.connect(address)
+        try:
+            self.sock.connect(address)
+        except OSError:
+            self.sock.close()
+            raise
         self._received = bytearray()
         self.hello: Any = None
         if greet:
