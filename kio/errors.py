@@ -248,9 +248,7 @@ class PartialFailure(KioError):
     exit_code = 1
     text = "some keys of the batch failed"
 
-    def __init__(
-        self, message: str = "", *, errors: Mapping[Any, KioError] | None = None, result: Any = None
-    ) -> None:
+    def __init__(self, message: str = "", *, errors: Mapping[Any, KioError] | None = None, result: Any = None) -> None:
         super().__init__(message)
         self.errors: dict[Any, KioError] = dict(errors or {})
         self.result = result

@@ -40,7 +40,7 @@ FRAME_KEYS_MAX: Final = 65_536
 #: Values of one op batch's replies; the keys beyond it are answered ReplyTooLarge.
 REPLY_BYTES_MAX: Final = 64 * MIB
 
-#: All connections together, of frames that are not whole; past it a large half frame is answered Overloaded and skipped.
+#: All connections together, of frames that are not whole; past it a large half frame is answered Overloaded, skipped.
 HALF_FRAMES_BYTES_MAX: Final = 512 * MIB
 #: All connections together, of replies that are not sent; past it a connection that already has some of them waiting
 #: gets ReplyTooLarge instead of values.
