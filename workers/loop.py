@@ -33,6 +33,8 @@ BATCHES_PER_TURN: Final = 64
 BYTES_PER_TURN: Final = 32 << 20
 #: A drain answers what is in the pipe, but no longer than this: a router that goes on sending must not keep the worker.
 DRAIN_S: Final = 1.0
+#: The pipe counts as empty when nothing has come for this long: what the router has sent may still be on its way.
+DRAIN_QUIET_S: Final = 0.03
 
 _log = Log(__name__)
 
@@ -65,6 +67,7 @@ class WorkerLoop:
         self._states = {number: shard.state for number, shard in shards.items()}
         self._stats_at = 0.0
         self._drain_until: float | None = None
+        self._batch_at = 0.0
 
     def run(self) -> int:
         """Serve until told to stop; the exit code."""
@@ -98,13 +101,17 @@ class WorkerLoop:
     def _timeout_s(self) -> float:
         if self._has_more:
             return 0.0
+        now = monotonic_s()
         wakes = [self._stats_at]
+        if self._drain_until is not None:
+            quiet_at = self._batch_at + DRAIN_QUIET_S
+            wakes.append(quiet_at if quiet_at > now else self._drain_until)
         for shard in self._shards.values():
             at = shard.wake_at()
             if at is not None:
                 wakes.append(at)
                 self._touched.add(shard.shard)
-        return max(0.0, min(wakes) - monotonic_s())
+        return max(0.0, min(wakes) - now)
 
     def _handle(self, fd: int) -> None:
         pipes = self._pipes
@@ -162,6 +169,7 @@ class WorkerLoop:
             if batch is None:
                 self._has_more = False
                 return
+            self._batch_at = now
             number = int.from_bytes(batch[4:8], "little")
             shard = self._shards.get(number)
             if shard is None:
@@ -225,17 +233,20 @@ class WorkerLoop:
 
     def _drain(self) -> None:
         if self._drain_until is None:
-            self._drain_until = monotonic_s() + DRAIN_S
+            self._batch_at = monotonic_s()
+            self._drain_until = self._batch_at + DRAIN_S
             self._has_more = True
             _log.info("drain", shards=len(self._shards))
 
     def _is_drained(self) -> bool:
         if self._drain_until is None:
             return False
-        if monotonic_s() >= self._drain_until or self._pipes is None:
+        now = monotonic_s()
+        if now >= self._drain_until or self._pipes is None:
             return True
         return (
-            not self._has_more
+            now >= self._batch_at + DRAIN_QUIET_S
+            and not self._has_more
             and not self._touched
             and self._pipes.is_flushed
             and all(shard.is_idle for shard in self._shards.values())
