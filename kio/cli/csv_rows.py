@@ -14,10 +14,9 @@ import csv
 import json
 import tempfile
 from collections.abc import Callable, Iterator
-from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, Self, TextIO
+from typing import BinaryIO, Final, Self
 
 import typer
 
@@ -136,16 +135,13 @@ class CsvTarget:
 
     def finish(self) -> None:
         """Write the columns' names and all rows."""
-        text = TextIOWrapper(self._file, encoding="utf-8", newline="")
-        write = _writer(text)
+        write = _writer(_Utf8(self._file))
         if self._columns:
             write(list(self._columns))
         self._waiting.seek(0)
         for line in self._waiting:
             fields = json.loads(line)
             write([_text(fields.get(column)) for column in self._columns])
-        text.flush()
-        text.detach()
 
     def _fields(self, record: Record) -> json_records.Fields:
         """The columns of a record; those for raw bytes where its value cannot stand in columns."""
@@ -167,7 +163,17 @@ class CsvTarget:
         return self._field is None or json_records.has_key(fields, self._field, key)
 
 
-def _writer(file: TextIO) -> Callable[[list[str]], None]:
+class _Utf8:
+    """Text for a binary file. A TextIOWrapper would close the file when an error leaves it behind."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        self._file.write(text.encode())
+
+
+def _writer(file: _Utf8) -> Callable[[list[str]], None]:
     """What writes one row."""
     plain = csv.writer(file, lineterminator="\n")
     # Where a lone \r stands unquoted, no reader takes it, and the writer of Python 3.11 and 3.12 does not quote it.

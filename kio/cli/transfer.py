@@ -91,15 +91,19 @@ class Tally:
 
 @contextmanager
 def closing_line(tally: Tally, verb: str, *, json: bool, answer_on_stdout: bool = True) -> Iterator[None]:
-    """Print the tally when the block ends, however it ends; Ctrl-C ends the block and is noted in the tally."""
+    """Print the tally when the block ends, unless stdout is no longer read; Ctrl-C ends the block and is noted in it."""
+    is_wanted = True
     try:
         yield
     except KeyboardInterrupt:
         tally.is_interrupted = True
+    except BrokenPipeError:
+        is_wanted = False
+        raise
     finally:
-        if not answer_on_stdout:
+        if is_wanted and not answer_on_stdout:
             output.message(tally.text(verb))
-        elif json:
+        elif is_wanted and json:
             output.as_json(tally.fields())
-        else:
+        elif is_wanted:
             output.line(tally.text(verb))

@@ -125,14 +125,19 @@ def test_lines_come_back_in_any_order(daemon: Daemon, people: Path) -> None:
     assert ran.stderr.startswith(b"kio: exported 20,000 records")
 
 
-def test_a_reader_that_goes_away_ends_the_verb_quietly(daemon: Daemon, people: Path) -> None:
-    with start(daemon, "scan", "folk:", "--values") as scanning:
-        assert scanning.stdout is not None
-        assert scanning.stderr is not None
-        scanning.stdout.readline()
-        scanning.stdout.close()
-        assert scanning.wait(LIMIT_S) == exit_codes.BROKEN_PIPE
-        assert scanning.stderr.read() == b""
+@pytest.mark.parametrize(
+    "arguments",
+    [["scan", "--values"], ["scan", "--json"], ["export", "--jsonl", "-"], ["export", "--csv", "-"]],
+    ids=" ".join,
+)
+def test_a_reader_that_goes_away_ends_the_verb_quietly(daemon: Daemon, people: Path, arguments: list[str]) -> None:
+    with start(daemon, *arguments) as writing:
+        assert writing.stdout is not None
+        assert writing.stderr is not None
+        writing.stdout.readline()
+        writing.stdout.close()
+        assert writing.wait(LIMIT_S) == exit_codes.BROKEN_PIPE
+        assert writing.stderr.read() == b""
 
 
 def test_ctrl_c_ends_an_import_with_its_tally(daemon: Daemon) -> None:
