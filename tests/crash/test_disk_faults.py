@@ -22,6 +22,7 @@ from tests.cluster.rawwire import (
     DISK_FULL,
     GET,
     OK,
+    OVERLOADED,
     SET,
     SHARD_DOWN,
     SHARD_READ_ONLY,
@@ -29,19 +30,23 @@ from tests.cluster.rawwire import (
 )
 from tests.cluster.strace import SYNCS, Strace, needs_strace
 
+#: call -> the errors it can return, and how often a thread of the worker makes it in one run, at the least.
 FAULTS = {
-    "fdatasync": ("EIO", "ENOSPC"),
-    "fsync": ("EIO",),
-    "pwrite64": ("EIO", "ENOSPC"),
-    "fallocate": ("ENOSPC",),
-    "ftruncate": ("EIO",),
+    "fdatasync": (("EIO", "ENOSPC"), 50),
+    "fsync": (("EIO",), 8),
+    "pwrite64": (("EIO", "ENOSPC"), 55),
+    "fallocate": (("ENOSPC", "EIO"), 3),
+    "ftruncate": (("EIO",), 2),
+    "openat": (("EMFILE", "EIO"), 6),
+    "mmap": (("ENOMEM",), 3),
+    "close": (("EIO",), 3),
 }
 ROUNDS = 40 if FULL else 1
 WRITES = 60
 #: Several segments of 1 MiB are filled, sealed and followed by others.
 VALUE = 70_000
 #: What a write may be answered when the disk fails it.
-REFUSALS = {SHARD_READ_ONLY, DISK_FULL, SHARD_DOWN}
+REFUSALS = {SHARD_READ_ONLY, DISK_FULL, SHARD_DOWN, OVERLOADED}
 CYCLES = 20 if FULL else 2
 #: Each cycle gives back the room of one file of this size.
 BALLAST_BYTES = 4 << 20
@@ -59,13 +64,16 @@ def value_of(key: bytes) -> bytes:
 @pytest.mark.parametrize("call", FAULTS)
 def test_a_call_that_fails_at_any_moment_costs_nothing_that_was_acknowledged(call: str, chance: Chance) -> None:
     for _ in range(ROUNDS):
-        fault = chance.dice.choice(FAULTS[call])
-        first = chance.dice.randint(1, 70 if call in ("pwrite64", "fdatasync") else 6)
+        faults, calls = FAULTS[call]
+        fault, nth = chance.dice.choice(faults), chance.dice.randint(1, calls)
         acked: list[bytes] = []
         refused: list[bytes] = []
         with Daemon(workers=1, shards=1, sync="always", flags=["--segment-mib", "1"]) as daemon:
-            inject = f"inject={call}:error={fault}:when={first}"
-            with Strace([daemon.worker_pid(0)], "-e", f"trace={call}", "-e", inject), Wire(daemon.url) as wire:
+            inject = f"inject={call}:error={fault}:when={nth}"
+            with (
+                Strace([daemon.worker_pid(0)], "-e", f"trace={call}", "-e", inject) as strace,
+                Wire(daemon.url) as wire,
+            ):
                 for number in range(WRITES):
                     key = b"key-%d" % number
                     status, *rest = wire.request(SET, 0, key, value_of(key), deadline_ms=5_000)
@@ -74,6 +82,7 @@ def test_a_call_that_fails_at_any_moment_costs_nothing_that_was_acknowledged(cal
                         acked.append(key)
                     elif not rest[1]:
                         refused.append(key)
+            assert any("(INJECTED)" in line for line in strace.lines()), f"{inject}: no call was made to fail"
             daemon.kill_everything()
             daemon.restart()
             what = f"{inject}, {len(acked)} of {WRITES} acknowledged\nrepeat with: {chance.repeat}"
@@ -145,9 +154,7 @@ def test_a_full_disk_refuses_writes_by_name_and_takes_them_again_when_there_is_r
             daemon.restart()
             with Wire(daemon.url) as again:
                 for key, value in acked.items():
-                    assert again.call(GET, 0, key) == value, (
-                        f"{key!r} is lost or wrong; {chance.repeat}"
-                    )
+                    assert again.call(GET, 0, key) == value, f"{key!r} is lost or wrong; {chance.repeat}"
 
 
 def fill(wire: Wire, acked: dict[bytes, bytes], cycle: int) -> None:
