@@ -91,7 +91,7 @@ class Tally:
 
 @contextmanager
 def closing_line(tally: Tally, verb: str, *, json: bool, answer_on_stdout: bool = True) -> Iterator[None]:
-    """Print the tally when the block ends, unless stdout is no longer read; Ctrl-C ends the block and is noted in it."""
+    """Print the tally when the block ends, unless nobody reads stdout; Ctrl-C ends the block and is noted in it."""
     is_wanted = True
     try:
         yield
