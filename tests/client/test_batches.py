@@ -6,7 +6,8 @@ import pytest
 
 from kio import wire
 from kio.client import plans
-from kio.client.protocol import Request
+from kio.client.protocol import Limits, Reply, Request
+from kio.client.retry import Retry
 from kio.client.window import BYTES_MAX, KEYS_MAX, Window
 from kio.errors import (
     Corrupt,
@@ -169,7 +170,7 @@ def test_a_write_that_failed_is_not_repeated_over_a_later_one_of_the_same_key(db
 
 
 def test_equal_keys_that_failed_together_are_repeated_in_their_order(db: Any, server: ReferenceServer) -> None:
-    answers: list[Any] = [FailKeys({0: ShardDown.code, 2: ShardDown.code})]
+    answers: list[Any] = [FailKeys({2: ShardDown.code, 0: ShardDown.code})]  # told in no order
     server.script = lambda op, arguments: answers.pop(0) if answers else None
     assert db.set_many([("k", b"old"), ("other", b"x"), ("k", b"new")]) == 3
     assert db.get("k") == b"new"
@@ -205,6 +206,20 @@ def test_keys_without_an_answer_at_the_deadline_say_that_they_may_have_been_appl
     error = caught.value.errors[b"%d" % plans.FRAME_KEYS]
     assert isinstance(error, Timeout)
     assert error.maybe_applied
+
+
+def test_large_values_are_read_on_in_frames_that_fill_the_window() -> None:
+    keys = [b"%d" % i for i in range(100)]
+    run = plans.Batch(wire.OP_GET_MANY, 0, keys, Limits(), Retry(5, True)).run()
+    assert [request.keys for request in next(run).requests] == [100]
+    value = bytes(1 << 20)
+    read = Reply([value] * 64 + [None] * 36, failures=[(i, ReplyTooLarge()) for i in range(64, 100)])
+    requests = run.send([read]).requests
+    assert [request.keys for request in requests] == [4] * 9
+    window = Window()
+    while window.has_room:
+        window.add(requests[0], 100)
+    assert window.frames == 4
 
 
 def test_an_attempt_that_may_have_been_applied_is_not_forgotten_by_later_ones(

@@ -16,6 +16,11 @@ import pytest
 
 import kio
 from kio import wire
+from kio.client.channel import Channel
+from kio.client.options import parse
+from kio.client.protocol import Request
+from kio.client.retry import Deadline
+from kio.client.window import KEYS_MAX
 from kio.errors import ConnectionLost, Draining, Overloaded, ProtocolError, RequestError, Timeout
 from tests.client.reference import Drop, Fail, Hold, ReferenceServer, Send
 
@@ -145,6 +150,16 @@ def test_a_connection_with_a_reply_on_its_way_is_never_used_again(connect: Any, 
         assert db.get("b") == b"2"
 
 
+def test_of_a_lost_connection_what_was_not_sent_was_not_applied(server: ReferenceServer) -> None:
+    server.script = lambda op, arguments: Drop()
+    frame = [Request(wire.OP_SET_MANY, (0, [b"k", b"v"]), KEYS_MAX) for _ in range(3)]
+    channel = Channel(parse(server.url), Deadline(5))
+    first, *rest = [reply.error for reply in channel.exchange(frame, Deadline(5))]
+    assert [type(error) for error in (first, *rest)] == [ConnectionLost] * 3
+    assert [error is not None and error.maybe_applied for error in (first, *rest)] == [True, False, False]
+    assert channel.is_broken
+
+
 def test_a_closed_client_says_so(connect: Any, server: ReferenceServer) -> None:
     db = connect(server.url)
     view = db.with_options(keyspace=1)
@@ -220,8 +235,8 @@ def test_an_interrupted_call_leaves_no_half_read_connection(server: ReferenceSer
             with pytest.raises(KeyboardInterrupt):
                 db.get("slow")
             timer.join()
-            hold.until.set()
             assert db.get("fast") == b"v"
+            hold.until.set()
     finally:
         signal.signal(signal.SIGUSR1, old)
 

@@ -229,7 +229,7 @@ def test_a_slow_reader_at_the_other_end_makes_senders_wait(server: ReferenceServ
             current = db._link._current
             assert current is not None
             assert current._transport is not None
-            assert current._transport.get_write_buffer_size() < 40 << 20
+            assert current._transport.get_write_buffer_size() < 8 << 20
             assert not current._writable.is_set()
             hold.until.set()
             await asyncio.gather(slow, *writes)
