@@ -14,7 +14,7 @@ files; never starts a thread: what may take long is handed out as a Job for some
     disk.py        the one door to the file system            recovery.py   from files to a Store's state
     manifest.py    the list of segments, an edit log          store.py      one shard: execute, rotate, sync, close
     segment.py     one segment file in use                    jobs.py       sync, seal, prepare
-    check.py       the offline examination
+    check.py       the offline examination                    chain.py      prepared, active, sealing, sealed
     the kernel:    _keydir.pyx the index, _engine.pyx batches, _hints.pyx scanning and rebuilding, two C headers
 
 Room is left for checkpoints (a KeyDir page is the unit), compaction (sealed segments in, one manifest edit out) and

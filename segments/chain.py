@@ -1,0 +1,320 @@
+"""The chain of one shard's segments: which one takes records, and how the others become sealed.
+
+    prepared   made ahead by a job when the active one is an eighth full; in the manifest, empty
+    active     takes every new record, in one order
+    sealing    takes none; its records are synced like the active one's; then a job writes hints and footer
+    sealed     immutable
+
+Owns: the segments, their slots in the engine, the jobs under way. Used by the store's thread only; what may take long
+is handed out as jobs (jobs.py), whose outcome only `finish` brings in.
+Invariants:
+  * an LSN counts as durable only after an fdatasync that began after its write, and only if every earlier one
+    succeeded: one sync is under way at a time, oldest segment first, and every fdatasync of records is one of these;
+  * a segment is sealed only when all its records are durable.
+Crash: recovery.py says what each moment leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from kio.clock import monotonic_s
+from kio.limits import SEGMENTS_PER_SHARD_MAX
+from kio.log import Log
+from kio.segments._engine import Engine
+from kio.segments.disk import Disk
+from kio.segments.identity import DirectoryIdentity
+from kio.segments.jobs import Job, PrepareJob, SealJob, SyncJob
+from kio.segments.manifest import Manifest
+from kio.segments.recovery import Source
+from kio.segments.segment import RECORDS_START, Descriptors, Segment, make_segment, new_entry
+
+#: The next segment is prepared when this part of the active one is used.
+PREPARE_AT: Final = 1 / 8
+#: After a preparation failed (the disk is full, say), it is tried again so much later.
+PREPARE_RETRY_S: Final = 1.0
+
+
+class SegmentChain:
+    """The segments of a shard that has been recovered; `begin` makes the first active one.
+
+    Args:
+        segment_bytes: capacity of a segment, in bytes; a longer record gets a segment of its own.
+        syncs_to_seal: nobody asks for syncs (sync = "os"): `background_job` asks for what sealing needs.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        identity: DirectoryIdentity,
+        shard: int,
+        segment_bytes: int,
+        syncs_to_seal: bool,
+        disk: Disk,
+        manifest: Manifest,
+        engine: Engine,
+        descriptors: Descriptors,
+    ) -> None:
+        # Set once.
+        self._path = path
+        self._identity = identity
+        self._shard = shard
+        self._segment_bytes = segment_bytes
+        self._syncs_to_seal = syncs_to_seal
+        self._disk = disk
+        self._manifest = manifest
+        self._engine = engine
+        self._descriptors = descriptors
+        self._log = Log(__name__, shard=shard)
+        # The segments.
+        self._segments: dict[int, Segment] = {}
+        self._free_slots = list(range(SEGMENTS_PER_SHARD_MAX, 0, -1))
+        self._sealing: list[Segment] = []
+        self._prepared: Segment | None = None
+        self._prepare_at_s = 0.0
+        self.active: Segment
+        self.epoch = 1
+        # The jobs under way, by kind, and figures of those that are done.
+        self._running: dict[str, Job] = {}
+        self.unsynced_bytes = 0
+        self.syncs = 0
+        self.sync_ms_last = 0.0
+
+    # ---- segments ----
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a job is under way."""
+        return bool(self._running)
+
+    def reserve_slots(self, sources: list[Source]) -> None:
+        """Give each recovered segment its slot, which the words of the KeyDir will name."""
+        for source in sources:
+            source.segment.slot = self._free_slots.pop()
+
+    def adopt(self, source: Source, live_bytes: int) -> None:
+        """Take a recovered segment into the chain."""
+        self._attach(source.segment, source.record_bytes, live_bytes)
+        if not source.is_sealed:
+            self._sealing.append(source.segment)
+
+    def begin(self, epoch: int) -> None:
+        """Make the first active segment, of this epoch.
+
+        Raises:
+            OSError: when the disk refuses.
+        """
+        self.epoch = epoch
+        self._activate(self._make(self._segment_bytes))
+        self.active.is_synced = True
+
+    def wrote(self, size: int) -> None:
+        """`size` bytes were written to the active segment, and are not durable."""
+        self.unsynced_bytes += size
+        self.active.is_synced = False
+
+    def rotate(self, record_bytes: int) -> None:
+        """Make another segment active, with room for a record of this many bytes.
+
+        Raises:
+            OSError: when none is prepared and the disk refuses one; nothing has changed then.
+        """
+        following = self._take_prepared(RECORDS_START + record_bytes)
+        old = self.active
+        self._close_active()
+        if old.end == RECORDS_START:
+            self._engine.detach(old.slot)
+            self._free_slots.append(old.slot)
+            del self._segments[old.id]
+            self._drop_empty(old)
+        self._activate(following)
+
+    def usage(self) -> tuple[int, int, int, int]:
+        """(segments, bytes of records, bytes of live records, bytes of files)."""
+        records = live = 0
+        for segment in self._segments.values():
+            _, in_records, in_live = self._engine.usage(segment.slot)
+            records += in_records
+            live += in_live
+        files = sum(entry.size or self._segment_bytes for entry in self._manifest.state.segments.values())
+        return len(self._segments), records, live, files
+
+    def _attach(self, segment: Segment, record_bytes: int, live_bytes: int) -> None:
+        if not segment.slot:
+            segment.slot = self._free_slots.pop()
+        self._engine.attach(
+            segment.slot, segment.id, segment.mapping, segment.end, segment.crc_seed, record_bytes, live_bytes
+        )
+        self._segments[segment.id] = segment
+
+    def _activate(self, segment: Segment) -> None:
+        self._attach(segment, 0, 0)
+        self._engine.activate(segment.slot, segment.capacity, segment.epoch)
+        self.active = segment
+
+    def _close_active(self) -> None:
+        """The active segment takes no more records: it waits for its seal, if it has any."""
+        active = self.active
+        active.end, _, _ = self._engine.usage(active.slot)
+        active.lsn_last = self._engine.lsn
+        if active.end > RECORDS_START:
+            self._sealing.append(active)
+
+    def _take_prepared(self, capacity_min: int) -> Segment:
+        """The segment prepared ahead, or one made now."""
+        self._run_now(self._running.get("prepare"))
+        segment, self._prepared = self._prepared, None
+        if segment is None:
+            return self._make(max(self._segment_bytes, capacity_min))
+        if segment.capacity < capacity_min:
+            segment.grow(self._disk, capacity_min)
+        return segment
+
+    def _make(self, capacity: int) -> Segment:
+        entry = new_entry(self._manifest.state.next_id, self.epoch)
+        directory_id = self._identity.directory_id
+        segment = make_segment(self._disk, self._path, self._shard, directory_id, entry, capacity)
+        self._manifest.append({"t": "create", "id": entry.id, "salt": entry.salt, "epoch": entry.epoch})
+        return segment
+
+    def _drop_empty(self, segment: Segment) -> None:
+        """Remove a segment that holds no record; what the disk refuses of it is left to the next recovery."""
+        try:
+            segment.close(self._disk)
+            self._manifest.append({"t": "drop", "id": segment.id})
+            self._disk.unlink(segment.path)
+        except OSError as error:
+            self._log.warning("drop failed", segment=segment.id, reason=str(error))
+
+    # ---- jobs ----
+
+    def sync_job(self) -> SyncJob | None:
+        """What makes every record up to the last LSN durable; None when all are, or a sync is under way."""
+        if "sync" in self._running:
+            return None
+        segments = [s for s in [*self._sealing, self.active] if not s.is_synced]
+        if not segments:
+            return None
+        for segment in segments:
+            # What is written from now on makes it unsynced again.
+            segment.is_synced = True
+        self._engine.sync_started()
+        job = SyncJob(self._disk, segments, self._engine.lsn, self.unsynced_bytes)
+        self._running[job.kind] = job
+        return job
+
+    def background_job(self) -> Job | None:
+        """The preparation or seal that waits; None when nothing waits or one is under way."""
+        if self._running.keys() & {PrepareJob.kind, SealJob.kind}:
+            return None
+        job: Job
+        first = self._sealing[0] if self._sealing else None
+        if self._wants_prepared():
+            entry = new_entry(self._manifest.state.next_id, self.epoch)
+            job = PrepareJob(self._disk, self._path, self._shard, self._manifest, entry, self._segment_bytes)
+        elif first is None:
+            return None
+        elif first.is_synced and first.lsn_last <= self._engine.durable_lsn:
+            job = self._seal_job(first)
+        else:
+            return self.sync_job() if self._syncs_to_seal else None
+        self._running[job.kind] = job
+        return job
+
+    def finish(self, job: Job) -> str | None:
+        """Take over the outcome of a job that has run; a second call for the same job changes nothing.
+
+        Returns: why the shard must not take writes any more, or None.
+        """
+        if self._running.get(job.kind) is not job:
+            return None
+        del self._running[job.kind]
+        if isinstance(job, SyncJob):
+            return self._finish_sync(job)
+        if isinstance(job, PrepareJob):
+            self._finish_prepare(job)
+        elif isinstance(job, SealJob):
+            self._finish_seal(job)
+        return None
+
+    def _wants_prepared(self) -> bool:
+        is_needed = self._prepared is None and self._engine.tail > self.active.capacity * PREPARE_AT
+        return is_needed and monotonic_s() >= self._prepare_at_s
+
+    def _seal_job(self, segment: Segment) -> SealJob:
+        _, record_bytes, live_bytes = self._engine.usage(segment.slot)
+        dead_bytes = record_bytes - live_bytes
+        return SealJob(self._disk, self._shard, self._identity.seed, self._manifest, segment, live_bytes, dead_bytes)
+
+    def _finish_sync(self, job: SyncJob) -> str | None:
+        if job.error is not None:
+            for segment in job.segments:
+                segment.is_synced = False
+            self._engine.served_lsn_max = self._engine.durable_lsn
+            return f"a sync failed: {job.error}"
+        self.syncs += 1
+        self.sync_ms_last = job.took_ms
+        self.unsynced_bytes -= job.unsynced_bytes
+        self._engine.sync_finished(job.lsn)
+        return None
+
+    def _finish_prepare(self, job: PrepareJob) -> None:
+        self._prepared = job.segment
+        if job.error is not None:
+            self._prepare_at_s = monotonic_s() + PREPARE_RETRY_S
+            self._log.warning("prepare failed", reason=str(job.error))
+
+    def _finish_seal(self, job: SealJob) -> None:
+        segment = job.segment
+        self._sealing.remove(segment)
+        if job.error is not None:
+            # The records are safe; without a footer the next recovery scans them.
+            self._log.error("seal failed", segment=segment.id, reason=str(job.error), run="kio check")
+            return
+        assert job.entry is not None
+        self._descriptors.keep(segment.path, segment.fd)
+        segment.fd = -1
+        entry = job.entry
+        self._log.info("seal", segment=entry.id, records=entry.records, bytes=entry.size, took_ms=round(job.took_ms))
+
+    # ---- the end ----
+
+    def finish_running(self) -> str | None:
+        """Complete the jobs under way; why the shard must not take writes, if one of them says so. Blocks."""
+        failures = [self._run_now(job) for job in list(self._running.values())]
+        return next((failure for failure in failures if failure), None)
+
+    def seal_all(self) -> str | None:
+        """Make all durable and seal every segment; why that could not be done, or None. Blocks."""
+        self._close_active()
+        failure = self._run_now(self.sync_job())
+        for segment in list(self._sealing):
+            if failure:
+                return failure
+            job = self._running[SealJob.kind] = self._seal_job(segment)
+            self._run_now(job)
+            failure = None if job.error is None else str(job.error)
+        if self.active.end == RECORDS_START:
+            self._drop_empty(self.active)
+        if self._prepared is not None:
+            self._drop_empty(self._prepared)
+            self._prepared = None
+        return failure
+
+    def close(self) -> None:
+        """Give up every descriptor."""
+        for segment in self._open_for_writing():
+            segment.close(self._disk)
+
+    def _open_for_writing(self) -> Iterator[Segment]:
+        yield from self._segments.values()
+        if self._prepared is not None:
+            yield self._prepared
+
+    def _run_now(self, job: Job | None) -> str | None:
+        if job is None:
+            return None
+        job.run()
+        return self.finish(job)
