@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import mmap
 import os
 from pathlib import Path
 from typing import Final
 
 from kio.errors import DirectoryInUse
+from kio.segments._mapping import Mapping
 
 #: What the file system answers when it cannot reserve blocks ahead; the file is then sparse.
 _NO_ALLOCATE: Final = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -121,11 +121,9 @@ class Disk:
         """The sorted names in a directory."""
         return sorted(os.listdir(path))
 
-    def map(self, fd: int, size: int) -> mmap.mmap:
+    def map(self, fd: int, size: int) -> Mapping:
         """A read-only shared mapping of the file's first `size` bytes; it outlives the descriptor."""
-        mapping = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
-        mapping.madvise(mmap.MADV_RANDOM)
-        return mapping
+        return Mapping(fd, size)
 
     def replace(self, path: Path, data: bytes) -> None:
         """Give `path` the content `data`, durably and at once: a crash leaves the old or the new, whole.

@@ -9,13 +9,13 @@ Invariants:
 
 from __future__ import annotations
 
-import mmap
 import secrets
 from collections import OrderedDict
 from pathlib import Path
 
 from kio.errors import Corrupt
 from kio.segments import format
+from kio.segments._mapping import Mapping
 from kio.segments.disk import Disk
 from kio.segments.manifest import SegmentEntry
 
@@ -47,7 +47,7 @@ class Segment:
         lsn_last: the last LSN in it, once no more records come.
     """
 
-    def __init__(self, path: Path, shard: int, entry: SegmentEntry, fd: int, mapping: mmap.mmap, capacity: int) -> None:
+    def __init__(self, path: Path, shard: int, entry: SegmentEntry, fd: int, mapping: Mapping, capacity: int) -> None:
         self.path = path
         self.id = entry.id
         self.salt = entry.salt
@@ -64,8 +64,9 @@ class Segment:
     def grow(self, disk: Disk, capacity: int) -> None:
         """Make room for more records, in a segment that has none yet and is not attached."""
         disk.allocate(self.fd, capacity)
+        mapping = disk.map(self.fd, capacity)
         self.mapping.close()
-        self.mapping = disk.map(self.fd, capacity)
+        self.mapping = mapping
         self.capacity = capacity
 
     def close(self, disk: Disk) -> None:
@@ -114,11 +115,14 @@ def map_segment(disk: Disk, path: Path, shard: int, entry: SegmentEntry, *, writ
         fd = disk.open(path, writable=writable)
     except FileNotFoundError:
         raise Corrupt(f"segment {entry.id} of shard {shard} is missing: {path}; restore it from a copy") from None
-    size = disk.size(fd)
-    if size <= RECORDS_START:
+    try:
+        size = disk.size(fd)
+        if size <= RECORDS_START:
+            raise Corrupt(f"segment {entry.id} of shard {shard} has only {size} bytes: {path}; restore it from a copy")
+        segment = Segment(path, shard, entry, fd, disk.map(fd, size), size)
+    except BaseException:
         disk.close(fd)
-        raise Corrupt(f"segment {entry.id} of shard {shard} has only {size} bytes: {path}; restore it from a copy")
-    segment = Segment(path, shard, entry, fd, disk.map(fd, size), size)
+        raise
     segment.end = entry.end
     segment.lsn_last = entry.lsn_max
     return segment

@@ -12,7 +12,8 @@ import pytest
 
 from kio.errors import Corrupt, KioError
 from kio.segments import _hints, format
-from tests.segments.support import SMALL, Driven
+from kio.segments._mapping import Mapping
+from tests.segments.support import SMALL, Driven, open_descriptors
 
 
 @pytest.fixture
@@ -66,3 +67,25 @@ def test_an_access_outside_of_a_guarded_read_still_ends_the_process(tmp_path: Pa
     )
     ended = subprocess.run([sys.executable, "-c", script, str(tmp_path / "file")], check=False, timeout=60)
     assert ended.returncode == -7
+
+
+def test_a_mapping_holds_no_descriptor_and_outlives_the_one_it_was_made_of(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"kio" * 5000)
+    before = open_descriptors()
+    with path.open("rb") as file:
+        mapping = Mapping(file.fileno(), 15000)
+    assert open_descriptors() == before
+    path.unlink()
+    assert bytes(mapping) == b"kio" * 5000
+    view = memoryview(mapping)
+    assert view.readonly
+    with pytest.raises(BufferError):
+        mapping.close()
+    view.release()
+    mapping.close()
+    mapping.close()
+    with pytest.raises(ValueError, match="closed"):
+        memoryview(mapping)
+    with pytest.raises(OSError, match="descriptor"):
+        Mapping(-1, 4096)
