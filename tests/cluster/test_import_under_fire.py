@@ -16,11 +16,11 @@ from tests.cluster.conftest import Chance
 from tests.cluster.daemon import FULL, ROOT, Daemon, environment, scaled
 
 SOURCES = [Path("/usr/share"), Path("/usr/lib/python3")]
-FILES = 60_000 if FULL else 4_000
+FILES = 60_000 if FULL else 2_500
 BYTES = 4 << 30 if FULL else 100 << 20
 VALUE_BYTES_MAX = 16 << 20
-EVERY_S = 1.0 if FULL else 0.25
-KILLS_MIN = 5 if FULL else 2
+EVERY_S = 1.0 if FULL else 0.2
+KILLS_MIN, KILLS_MAX = (5, 10_000) if FULL else (2, 5)
 IMPORT_S = 600.0 if FULL else 60.0
 
 
@@ -107,8 +107,8 @@ def kill_workers_while(daemon: Daemon, importing: subprocess.Popen[bytes]) -> in
         try:
             importing.wait(EVERY_S)
         except subprocess.TimeoutExpired:
-            victim = daemon.status()["workers"][kills % 2]
-            if victim["state"] == "serving" or FULL:
+            is_serving = daemon.status()["workers"][kills % 2]["state"] == "serving"
+            if kills < KILLS_MAX and (is_serving or FULL):
                 os.kill(daemon.worker_pid(kills % 2), signal.SIGKILL)
                 kills += 1
     return kills
