@@ -33,6 +33,7 @@ def scan(
     crc_seed: int,
     seed: int,
     is_ordered: bool = True,
+    epoch_max: int = 0xFFFFFFFF,
     data_end: int | None = None,
 ) -> Scan: ...
 def specials(hints: _Bytes) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]: ...

@@ -185,13 +185,14 @@ cdef uint64_t _torn_bytes(const uint8_t* base, uint64_t at, uint64_t stop) noexc
 
 
 def scan(const uint8_t[::1] mapping, uint64_t start, uint64_t stop, uint32_t crc_seed, uint64_t seed, bint is_ordered=True,
-         data_end=None):
+         uint32_t epoch_max=0xFFFFFFFF, data_end=None):
     """Read the records of `mapping` from offset `start` to `stop`, without the GIL.
 
     Args:
         crc_seed: the segment's, see format.py.
         seed: the directory's hash seed.
         is_ordered: LSNs rise through the segment, as they do in every segment that was active.
+        epoch_max: no record can have a higher epoch; bytes that look like a header are then cheap to tell from one.
         data_end: from here to `stop` the file is a hole: no record begins there, but one may reach into it, where a
             sparse copy made a hole of its last zeros. None when that is not known.
     Cost: about 60 ms for 128 MiB that are in memory; a hole costs nothing, or 2.6 ms a MiB where it is not known.
@@ -209,7 +210,7 @@ def scan(const uint8_t[::1] mapping, uint64_t start, uint64_t stop, uint32_t crc
         raise ValueError(f"a segment of {mapping.shape[0]} bytes cannot be scanned from {start} to {stop}")
     try:
         with nogil:
-            end = _scan(&l, base, start, stop, last_start, crc_seed, seed, is_ordered)
+            end = _scan(&l, base, start, stop, last_start, crc_seed, seed, is_ordered, epoch_max)
             torn = _torn_bytes(base, end, last_start)
             if l.count:
                 first = l.items[0].lsn
@@ -235,7 +236,7 @@ def scan(const uint8_t[::1] mapping, uint64_t start, uint64_t stop, uint32_t crc
 
 
 cdef uint64_t _scan(HintList* l, const uint8_t* base, uint64_t at, uint64_t stop, uint64_t last_start,
-                    uint32_t crc_seed, uint64_t seed, bint is_ordered) except? 0 nogil:
+                    uint32_t crc_seed, uint64_t seed, bint is_ordered, uint32_t epoch_max) except? 0 nogil:
     cdef Record r
     cdef Hint h
     cdef uint64_t size, last = 0, end = at, bad = 0
@@ -244,7 +245,7 @@ cdef uint64_t _scan(HintList* l, const uint8_t* base, uint64_t at, uint64_t stop
         with gil:
             raise MemoryError("no memory for a key")
     while at < last_start and at + RECORD_HEADER <= stop:
-        if kio_guarded_header(&r, base + at, stop - at) == 1 and \
+        if kio_guarded_header(&r, base + at, stop - at) == 1 and r.epoch <= epoch_max and \
                 (not is_ordered or (r.lsn > last and _is_near(&r, last, bad))):
             size = record_bytes(&r)
             if kio_guarded_read(base + at, size, crc_seed, key, key_offset(r.kind), r.key_length) == 1:

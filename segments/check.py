@@ -167,7 +167,8 @@ class _ShardCheck:
         seed = format.crc_seed(self._shard, entry.id, entry.salt)
         is_sealed = entry.state == "sealed"
         stop = min(entry.end or size, size)
-        scan = _hints.scan(mapping, RECORDS_START, stop, seed, self._identity.seed, not is_sealed)
+        epoch_max = max(entry.epoch, entry.epoch_max)
+        scan = _hints.scan(mapping, RECORDS_START, stop, seed, self._identity.seed, not is_sealed, epoch_max)
         self._report.records += scan.records
         for offset, length in scan.damaged:
             self._fault(name, offset, "record", f"{length} bytes are no valid records; valid ones follow")

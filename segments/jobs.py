@@ -90,13 +90,15 @@ class PrepareJob(Job):
 
     def _work(self) -> None:
         entry = self._entry
-        segment = make_segment(
-            self._disk, self._directory, self._shard, self._manifest.directory_id, entry, self._capacity
-        )
+        manifest = self._manifest
+        segment = make_segment(self._disk, self._directory, self._shard, manifest.directory_id, entry, self._capacity)
         try:
-            self._manifest.append({"t": "create", "id": entry.id, "salt": entry.salt, "epoch": entry.epoch})
+            manifest.append({"t": "create", "id": entry.id, "salt": entry.salt, "epoch": entry.epoch})
         except OSError:
             segment.close(self._disk)
+            # A file that the manifest may name after all has to stay; the next open knows what to do with it.
+            if not manifest.has_failed:
+                self._disk.unlink(segment.path)
             raise
         self.segment = segment
 
@@ -122,7 +124,9 @@ class SealJob(Job):
     def _work(self) -> None:
         segment = self.segment
         self._manifest.append({"t": "sealing", "id": segment.id, "end": segment.end, "lsn": segment.lsn_last})
-        scan = _hints.scan(segment.mapping, RECORDS_START, segment.end, segment.crc_seed, self._seed)
+        scan = _hints.scan(
+            segment.mapping, RECORDS_START, segment.end, segment.crc_seed, self._seed, True, segment.epoch
+        )
         crc, size = self._write_hints(scan.hints)
         footer = format.Footer(
             self._shard, segment.id, segment.salt, segment.end, segment.end, len(scan.hints) // format.HINT.size,

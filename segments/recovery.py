@@ -80,6 +80,7 @@ class Recovery:
         self._descriptors = descriptors
         self._log = Log(__name__, shard=shard)
         self._found = Recovered()
+        self._opened: list[Segment] = []
 
     def run(self) -> Recovered:
         """Recover.
@@ -88,6 +89,14 @@ class Recovery:
             Corrupt: when the shard cannot be served at all.
             FormatTooNew: when a newer kio wrote a part of it; nothing was modified.
         """
+        try:
+            return self._run()
+        except BaseException:
+            for segment in self._opened:
+                segment.close(self._disk)
+            raise
+
+    def _run(self) -> Recovered:
         state = self._manifest.state
         found = self._found
         found.was_clean = state.is_closed
@@ -159,7 +168,9 @@ class Recovery:
             if header.directory_id != self._identity.directory_id or header.shard != self._shard:
                 return False
             seed = format.crc_seed(self._shard, number, header.salt)
-            scan = _hints.scan(self._disk.map(fd, size), RECORDS_START, size, seed, self._identity.seed)
+            scan = _hints.scan(
+                self._disk.map(fd, size), RECORDS_START, size, seed, self._identity.seed, epoch_max=header.epoch
+            )
             return scan.records > 0
         except Corrupt:
             return False
@@ -171,6 +182,7 @@ class Recovery:
     def _recover_sealed(self, entry: SegmentEntry) -> None:
         found = self._found
         segment = map_segment(self._disk, self._path(entry.id), self._shard, entry)
+        self._opened.append(segment)
         segment.is_synced = True
         hints: bytes | memoryview
         try:
@@ -184,6 +196,7 @@ class Recovery:
                 segment.crc_seed,
                 self._identity.seed,
                 False,
+                entry.epoch_max,
             )
             self._log.error(
                 "damaged hints, scanned", segment=entry.id, records=scan.records, reason=str(error), run="kio check"
@@ -192,8 +205,8 @@ class Recovery:
             if scan.damaged or scan.end != entry.end:
                 found.suspect_lsn = max(found.suspect_lsn, entry.lsn_max + 1)
                 segment.end = min(entry.end, segment.capacity)
-        self._descriptors.keep(segment.path, segment.fd)
-        segment.fd = -1
+        fd, segment.fd = segment.fd, -1
+        self._descriptors.keep(segment.path, fd)
         clears, damaged = _hints.specials(hints)
         for _, _, lsn in damaged:
             found.suspect_lsn = max(found.suspect_lsn, lsn + 1)
@@ -235,6 +248,7 @@ class Recovery:
                 last = 0
                 continue
             segment = map_segment(self._disk, self._path(entry.id), self._shard, entry, writable=True)
+            self._opened.append(segment)
             stop = min(entry.end or segment.capacity, segment.capacity)
             data_end = self._disk.data_end(segment.fd, stop)
             scan = _hints.scan(
@@ -243,6 +257,7 @@ class Recovery:
                 stop,
                 segment.crc_seed,
                 self._identity.seed,
+                epoch_max=max(self._manifest.state.epoch, entry.epoch),
                 data_end=data_end,
             )
             if scan.records == 0 and not scan.torn_bytes and not entry.end:
