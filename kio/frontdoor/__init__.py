@@ -6,7 +6,8 @@
     events.py      what Dispatch tells its owner
     _dispatch.pyx  Dispatch: frames in, batches out; replies in, frames out; no socket, no clock
       _native.pxd    the native protocol: checks a frame, encodes a reply
-      _request.pxd   requests in their connection's order, and their deadlines
+      _gather.pxd    operations to shards, answers to replies, deadlines, bounds: the heart, in plain C
+      _request.pxd   requests in their connection's order
       _batch.pxd     operations in flight to a shard
       _msgpack.pxd   the part of msgpack that frames are made of
       _buffer.pxd    memory outside of the Python heap

@@ -3,12 +3,15 @@
 # Invariants:
 #   * batch ids of a shard rise by one and are never used again, so a late reply of a dead worker meets no batch;
 #   * `in_flight[id % capacity]` is the batch of that id while first_id <= id < next_id, NULL once it is answered;
+#   * a batch is built, then sealed, then taken by whoever sends it; from untaken_id on batches are sealed and not taken;
 #   * `operations` and `bytes` count what was queued or sent and is not answered: the shard's credit.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from kio._opbatch cimport BATCH_MAGIC, Header, Operation
-from kio.frontdoor._buffer cimport Buffer, allocate, buffer_append, buffer_free, buffer_reserve, release, resize
+from kio.frontdoor._buffer cimport (
+    Buffer, allocate, buffer_consume, buffer_free, buffer_length, buffer_reserve, release, resize,
+)
 from kio.frontdoor._request cimport Request
 
 cdef struct Slot:
@@ -23,12 +26,14 @@ cdef struct Batch:
     uint32_t capacity
     uint32_t answered
     Slot* slots
+    Buffer message          # until it is taken
 
 cdef struct Shard:
     bint is_up
     Batch* building         # NULL when nothing is queued
-    Buffer message          # of the batch that is being built
+    Buffer spare            # an empty message's memory, for the next batch
     uint64_t first_id
+    uint64_t untaken_id
     uint64_t next_id
     size_t capacity         # of in_flight, a power of 2
     Batch** in_flight
@@ -38,6 +43,7 @@ cdef struct Shard:
 
 cdef inline void batch_free(Batch* batch) noexcept nogil:
     if batch != NULL:
+        buffer_free(&batch.message)
         release(batch.slots)
         release(batch)
 
@@ -46,8 +52,10 @@ cdef inline void batch_begin(Shard* shard, uint64_t turn) noexcept nogil:
     cdef Batch* batch = <Batch*>allocate(sizeof(Batch))
     memset(batch, 0, sizeof(Batch))
     batch.turn = turn
-    buffer_reserve(&shard.message, sizeof(Header))
-    shard.message.end += sizeof(Header)
+    batch.message = shard.spare
+    memset(&shard.spare, 0, sizeof(Buffer))
+    buffer_reserve(&batch.message, sizeof(Header))
+    batch.message.end += sizeof(Header)
     shard.building = batch
 
 
@@ -56,13 +64,13 @@ cdef inline void batch_add(Shard* shard, Request* request, uint32_t position, Op
     cdef Batch* batch = shard.building
     cdef Slot* slot
     cdef uint32_t n = <uint32_t>sizeof(Operation) + head.key_length + head.value_length
-    cdef uint8_t* p = buffer_reserve(&shard.message, n)
+    cdef uint8_t* p = buffer_reserve(&batch.message, n)
     memcpy(p, head, sizeof(Operation))
     if head.key_length:
         memcpy(p + sizeof(Operation), key, head.key_length)
     if head.value_length:
         memcpy(p + sizeof(Operation) + head.key_length, value, head.value_length)
-    shard.message.end += n
+    batch.message.end += n
     if batch.count == batch.capacity:
         batch.capacity = 2 * batch.capacity + 8
         batch.slots = <Slot*>resize(batch.slots, batch.capacity * sizeof(Slot))
@@ -76,7 +84,7 @@ cdef inline void batch_add(Shard* shard, Request* request, uint32_t position, Op
 
 
 cdef inline void batch_seal(Shard* shard, uint32_t number) noexcept nogil:
-    # The batch under construction gets its id and its header and stands in flight; `message` is whole, to be copied.
+    # The batch under construction gets its id and its header and stands in flight, its message is whole.
     cdef Batch* batch = shard.building
     cdef Header header
     cdef Batch** wider
@@ -99,7 +107,18 @@ cdef inline void batch_seal(Shard* shard, uint32_t number) noexcept nogil:
     header.batch_id = batch.id
     header.count = batch.count
     header.reserved = 0
-    memcpy(shard.message.data + shard.message.start, &header, sizeof(Header))
+    memcpy(batch.message.data + batch.message.start, &header, sizeof(Header))
+
+
+cdef inline void batch_taken(Shard* shard, Batch* batch) noexcept nogil:
+    # Its message was copied; the memory serves the next batch.
+    buffer_consume(&batch.message, buffer_length(&batch.message))
+    if shard.spare.data == NULL:
+        shard.spare = batch.message
+    else:
+        buffer_free(&batch.message)
+    memset(&batch.message, 0, sizeof(Buffer))
+    shard.untaken_id = batch.id + 1
 
 
 cdef inline Batch* batch_find(Shard* shard, uint64_t id) noexcept nogil:
@@ -121,6 +140,6 @@ cdef inline void shard_free(Shard* shard) noexcept nogil:
     for id in range(shard.first_id, shard.next_id):
         batch_free(shard.in_flight[id & (shard.capacity - 1)])
     batch_free(shard.building)
-    buffer_free(&shard.message)
+    buffer_free(&shard.spare)
     release(shard.in_flight)
     shard.in_flight = NULL

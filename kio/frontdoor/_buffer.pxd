@@ -4,7 +4,7 @@
 #   * whatever `allocate` or `resize` gave is counted until `release`: `live_blocks`, `live_bytes`;
 #   * a buffer grows by what has arrived, never by what a length field promises.
 # A failed allocation ends the process: the supervisor starts another one, and a half-made reply is worse than none.
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy, memmove
 
 cdef extern from * nogil:
@@ -44,8 +44,8 @@ cdef struct Buffer:
     size_t end          # one past the last byte
     size_t capacity
 
-cdef struct Indices:
-    uint32_t* data
+cdef struct Numbers:
+    uint64_t* data
     size_t count
     size_t capacity
 
@@ -100,15 +100,15 @@ cdef inline void buffer_consume(Buffer* b, size_t n) noexcept nogil:
             b.start = b.end = 0
 
 
-cdef inline void indices_add(Indices* list, uint32_t value) noexcept nogil:
+cdef inline void numbers_add(Numbers* list, uint64_t value) noexcept nogil:
     if list.count == list.capacity:
         list.capacity = 2 * list.capacity + 16
-        list.data = <uint32_t*>resize(list.data, list.capacity * sizeof(uint32_t))
+        list.data = <uint64_t*>resize(list.data, list.capacity * sizeof(uint64_t))
     list.data[list.count] = value
     list.count += 1
 
 
-cdef inline void indices_free(Indices* list) noexcept nogil:
+cdef inline void numbers_free(Numbers* list) noexcept nogil:
     release(list.data)
     list.data = NULL
     list.count = list.capacity = 0

@@ -1,0 +1,458 @@
+# From requests to operations, and from the shards' answers back to replies in their connections' order.
+#
+# Plain C over the structures of _request.pxd and _batch.pxd: nothing here can raise, so no request is ever left half way.
+# Every operation of a request ends in `gather_settle`, once; the last one completes the request; a request that is complete
+# and at the head of its connection leaves as bytes.
+# A request is held open by one pending count between `gather_begin` and `gather_end`, so that it is not complete while its
+# operations are being added. A rare request is held open the same way by its handle until it is answered.
+# Python's part (events, messages as bytes objects) is in _dispatch.pyx.
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from kio._opbatch cimport (
+    ABSENT, DONE, ERROR, MAYBE_APPLIED, NUMBER, OP_GET, OP_SET, REPLIES_MAGIC, VALUE, Entry, Header, Operation,
+)
+from kio.frontdoor._batch cimport (
+    Batch, Shard, Slot, batch_add, batch_answered, batch_begin, batch_find, batch_free, batch_seal, shard_free,
+)
+from kio.frontdoor._buffer cimport (
+    Numbers, allocate, buffer_append, buffer_free, buffer_length, numbers_add, numbers_free, release, resize,
+)
+from kio.frontdoor._native cimport (
+    CODES, INTERNAL_ERROR, OP_MANY, OVERLOADED, REPLY_TOO_LARGE, SHARD_DOWN, TIMEOUT, Text, is_write, put_reply,
+)
+from kio.frontdoor._request cimport (
+    PENDING, WHEEL_BUCKETS, WHEEL_SHIFT, Connection, Request, Result, Wheel, queue_pop, queue_push, request_leave,
+    request_new, wheel_add, wheel_remove,
+)
+
+cdef enum:
+    #: One batch message is closed at this size, or this many operations, and another one begun.
+    BATCH_BYTES_MAX = 8 << 20
+    BATCH_OPERATIONS_MAX = 65536
+    #: While all connections hold too many unsent bytes, those that hold no more than this are spared.
+    SPARED_OUTPUT_BYTES = 1 << 20
+
+cdef struct Gather:
+    # Set once.
+    uint32_t shard_count
+    size_t shard_operations_max
+    size_t shard_bytes_max
+    size_t reply_bytes_max
+    size_t unsent_bytes_max
+    Text texts[CODES]           # of errors, where an answer brings none
+    # Changed by requests and answers.
+    Shard* shards
+    Wheel wheel
+    uint64_t turn               # counts `take`s of batches: what was built in an earlier turn is sent
+    uint64_t now_ms
+    size_t requests             # in all queues
+    size_t unsent_bytes         # of all connections
+    uint64_t errors[CODES]      # how many of each were encoded
+    uint64_t late               # operations answered when nobody waited any more
+    Numbers dirty               # indices of connections with new output
+    Request** rare              # requests that wait for Python, by the low half of their handle
+    uint64_t rare_capacity
+    uint64_t rare_generation
+    Numbers free_handles
+    Numbers dropped             # handles that nobody waits for any more
+    Request* gathered           # complete fan-outs, the first one first
+    Request* gathered_last
+
+
+cdef inline void gather_init(Gather* g, uint32_t shards) noexcept nogil:
+    cdef uint32_t i
+    memset(g, 0, sizeof(Gather))
+    g.shard_count = shards
+    g.shards = <Shard*>allocate(shards * sizeof(Shard))
+    memset(g.shards, 0, shards * sizeof(Shard))
+    for i in range(shards):
+        g.shards[i].is_up = True
+        g.shards[i].first_id = g.shards[i].next_id = g.shards[i].untaken_id = 1
+    g.turn = 1
+
+
+# --- handles of rare requests
+
+
+cdef inline void handle_new(Gather* g, Request* r) noexcept nogil:
+    # `r` is pending until `handle_take` or `handle_drop`.
+    cdef uint64_t index
+    if g.free_handles.count:
+        g.free_handles.count -= 1
+        index = g.free_handles.data[g.free_handles.count]
+    else:
+        index = g.rare_capacity
+        g.rare_capacity += 1
+        g.rare = <Request**>resize(g.rare, g.rare_capacity * sizeof(Request*))
+    g.rare_generation += 1
+    g.rare[index] = r
+    r.handle = g.rare_generation << 32 | index
+
+
+cdef inline Request* handle_find(Gather* g, uint64_t handle) noexcept nogil:
+    cdef uint64_t index = handle & 0xFFFFFFFFU
+    if index >= g.rare_capacity or g.rare[index] == NULL or g.rare[index].handle != handle:
+        return NULL
+    return g.rare[index]
+
+
+cdef inline void handle_take(Gather* g, Request* r) noexcept nogil:
+    # The handle is good for nothing any more.
+    g.rare[r.handle & 0xFFFFFFFFU] = NULL
+    numbers_add(&g.free_handles, r.handle & 0xFFFFFFFFU)
+    r.handle = 0
+
+
+cdef inline void handle_drop(Gather* g, Request* r) noexcept nogil:
+    # Nobody waits any more for what Python was to answer.
+    numbers_add(&g.dropped, r.handle)
+    handle_take(g, r)
+    r.pending -= 1
+
+
+# --- replies
+
+
+cdef inline void gather_account(Gather* g, Connection* c) noexcept nogil:
+    # Bring the sum over all connections up to date.
+    cdef size_t n = c.held_bytes + buffer_length(&c.output)
+    g.unsent_bytes += n - c.unsent_bytes
+    c.unsent_bytes = n
+
+
+cdef inline bint gather_is_too_much(Gather* g, Connection* c, uint32_t length) noexcept nogil:
+    # Whether a value is more than a connection, or all of them, may have waiting; one alone always passes.
+    if c.unsent_bytes and c.unsent_bytes + length > g.reply_bytes_max:
+        return True
+    return c.unsent_bytes > SPARED_OUTPUT_BYTES and g.unsent_bytes + length > g.unsent_bytes_max
+
+
+cdef inline void gather_reply(Gather* g, Connection* c, Request* r, const uint8_t* payload, uint32_t length) noexcept nogil:
+    # The head of the queue leaves it as bytes.
+    put_reply(&c.output, r, payload, length, g.texts, g.errors)
+    r.is_answered = True
+    wheel_remove(&g.wheel, r)
+    queue_pop(c)
+    g.requests -= 1
+    request_leave(r)
+    gather_account(g, c)
+    if not c.is_dirty:
+        c.is_dirty = True
+        numbers_add(&g.dirty, c.index)
+
+
+cdef inline void gather_flush(Gather* g, Connection* c) noexcept nogil:
+    # Encode what is answered at the head of the queue.
+    cdef Request* r = c.head
+    while r != NULL and r.is_answered:
+        gather_reply(g, c, r, r.payload.data + r.payload.start, <uint32_t>buffer_length(&r.payload))
+        r = c.head
+
+
+cdef inline void gather_complete(Gather* g, Request* r) noexcept nogil:
+    # The outcome of the request is known.
+    r.is_answered = True
+    wheel_remove(&g.wheel, r)
+    if not r.is_fan_out:
+        if r.connection.head == r:
+            gather_flush(g, r.connection)
+    elif handle_find(g, r.handle) == NULL:
+        request_leave(r)
+    else:
+        r.pending += 1  # until Python has taken it
+        if g.gathered == NULL:
+            g.gathered = r
+        else:
+            g.gathered_last.next = r
+        g.gathered_last = r
+
+
+cdef inline Request* gather_pop_gathered(Gather* g) noexcept nogil:
+    # The next complete fan-out, NULL when there is none; to be let go by `gather_let_go`.
+    cdef Request* r = g.gathered
+    if r != NULL:
+        g.gathered = r.next
+    return r
+
+
+cdef inline void gather_let_go(Request* r) noexcept nogil:
+    r.pending -= 1
+    request_leave(r)
+
+
+cdef inline void gather_settle(Gather* g, Request* r, uint32_t position, uint8_t status, const uint8_t* payload,
+                               uint32_t length) noexcept nogil:
+    # One operation of a request is answered.
+    cdef Connection* c = r.connection
+    cdef Result* result
+    r.pending -= 1
+    if r.is_answered:
+        if r.pending == 0 and c == NULL:
+            request_leave(r)
+        return
+    if length and c != NULL and status == VALUE and gather_is_too_much(g, c, length):
+        status = REPLY_TOO_LARGE
+        length = 0
+    if r.results == NULL:
+        r.status = status
+        if r.pending == 0 and c.head == r:
+            gather_reply(g, c, r, payload, length)
+            gather_flush(g, c)
+            return
+    else:
+        result = &r.results[position]
+        result.status = status
+        result.offset = buffer_length(&r.payload)
+        result.length = length
+        r.failed += status >= ERROR
+    if length:
+        buffer_append(&r.payload, payload, length)
+        if c != NULL:
+            c.held_bytes += length
+            gather_account(g, c)
+    if r.pending == 0:
+        gather_complete(g, r)
+
+
+# --- requests and operations
+
+
+cdef inline void gather_set_deadline(Gather* g, Request* r, uint64_t deadline) noexcept nogil:
+    r.deadline = deadline
+    if deadline:
+        wheel_add(&g.wheel, r)
+
+
+cdef inline Request* gather_begin(Gather* g, Connection* c, uint64_t id, uint8_t op, uint32_t deadline_ms, uint32_t n,
+                                  uint32_t count) noexcept nogil:
+    # A request at the end of its connection's queue.
+    cdef Request* r = request_new(op, count)
+    r.id = id
+    r.turn = g.turn
+    r.bytes = n
+    r.pending = 1
+    r.is_write = is_write(op)
+    gather_set_deadline(g, r, g.now_ms + deadline_ms if deadline_ms else 0)
+    queue_push(c, r)
+    g.requests += 1
+    return r
+
+
+cdef inline void gather_end(Gather* g, Request* r) noexcept nogil:
+    r.pending -= 1
+    if r.pending == 0:
+        gather_complete(g, r)
+
+
+cdef inline void gather_fail(Gather* g, Connection* c, uint64_t id, uint8_t status) noexcept nogil:
+    # A request that is answered with an error and nothing else.
+    cdef Request* r = gather_begin(g, c, id, CODES, 0, 0, 0)
+    r.status = status
+    gather_end(g, r)
+
+
+cdef inline void gather_add(Gather* g, Request* r, uint32_t position, uint32_t number, uint8_t op, uint8_t keyspace,
+                            uint64_t hash, const uint8_t* key, uint16_t key_length, const uint8_t* value,
+                            uint32_t value_length) noexcept nogil:
+    # Queue one operation for a shard, or answer it at once.
+    cdef Shard* shard = &g.shards[number]
+    cdef Operation head
+    cdef size_t n = sizeof(Operation) + key_length + value_length
+    r.pending += 1
+    if not shard.is_up:
+        gather_settle(g, r, position, SHARD_DOWN, NULL, 0)
+        return
+    if shard.operations and (shard.operations >= g.shard_operations_max or shard.bytes + n > g.shard_bytes_max):
+        gather_settle(g, r, position, OVERLOADED, NULL, 0)
+        return
+    if shard.building != NULL and (shard.building.count >= BATCH_OPERATIONS_MAX
+                                   or buffer_length(&shard.building.message) + n > BATCH_BYTES_MAX):
+        batch_seal(shard, number)
+    if shard.building == NULL:
+        batch_begin(shard, g.turn)
+    head.op = op
+    head.keyspace = keyspace
+    head.key_length = key_length
+    head.value_length = value_length
+    head.hash = hash
+    head.deadline = 0
+    if r.deadline:
+        head.deadline = <uint32_t>r.deadline
+        head.deadline = head.deadline if head.deadline else 1
+    head.flags = 0
+    batch_add(shard, r, position, &head, key, value)
+    if r.connection != NULL and (2 * shard.operations > g.shard_operations_max or 2 * shard.bytes > g.shard_bytes_max):
+        r.connection.hot_shard = <int>number
+
+
+cdef inline void gather_close(Gather* g, Connection* c) noexcept nogil:
+    # Empty the queue of a connection that goes away; what is in flight for it lives on until it is answered.
+    cdef Request* r
+    while c.head != NULL:
+        r = queue_pop(c)
+        g.requests -= 1
+        wheel_remove(&g.wheel, r)
+        r.is_answered = True
+        if r.handle:
+            handle_drop(g, r)
+        request_leave(r)
+
+
+# --- deadlines
+
+
+cdef inline void gather_expire_one(Gather* g, Request* r) noexcept nogil:
+    cdef uint8_t status = TIMEOUT
+    cdef uint32_t i
+    if r.is_write and r.turn != g.turn:
+        status |= MAYBE_APPLIED
+    if r.results == NULL:
+        r.status = status
+        if r.handle:
+            handle_drop(g, r)
+    else:
+        for i in range(r.count):
+            if r.results[i].status == PENDING:
+                r.results[i].status = status
+                r.results[i].length = 0
+                r.results[i].offset = 0
+                r.failed += 1
+    gather_complete(g, r)
+
+
+cdef inline void gather_expire(Gather* g) noexcept nogil:
+    # Look through the buckets since the last time, the present one included.
+    cdef uint64_t last = g.now_ms >> WHEEL_SHIFT
+    cdef uint64_t tick = g.wheel.tick
+    cdef Request* r
+    cdef Request* next
+    if g.wheel.requests:
+        if last >= tick + WHEEL_BUCKETS:
+            tick = last - WHEEL_BUCKETS + 1
+        while tick <= last:
+            r = g.wheel.buckets[tick & (WHEEL_BUCKETS - 1)]
+            while r != NULL:
+                next = r.wheel_next
+                if r.deadline <= g.now_ms:
+                    gather_expire_one(g, r)
+                r = next
+            tick += 1
+    g.wheel.tick = last
+
+
+# --- what comes from the shards
+
+
+cdef inline bint gather_is_answer(Request* r, uint8_t status) noexcept nogil:
+    # Whether a worker may give this status to an operation of this request.
+    cdef uint8_t op = r.op & <uint8_t>~OP_MANY
+    if status >= ERROR:
+        return (status & <uint8_t>~MAYBE_APPLIED) >= ERROR
+    if r.is_fan_out:
+        return status == VALUE or status == NUMBER
+    if op == OP_GET:
+        return status == VALUE or status == ABSENT
+    return status == DONE or (status == ABSENT and op != OP_SET)
+
+
+cdef inline const char* gather_deliver(Gather* g, const uint8_t* p, size_t n) noexcept nogil:
+    # Take one replies message. What is wrong with it, or NULL; the entries before the fault are taken.
+    cdef Header header
+    cdef Entry entry
+    cdef Shard* shard
+    cdef Batch* batch
+    cdef Slot* slot
+    cdef Request* r
+    cdef uint32_t i
+    cdef size_t at = sizeof(Header)
+    if n < sizeof(Header):
+        return "are shorter than their header"
+    memcpy(&header, p, sizeof(Header))
+    if header.magic != REPLIES_MAGIC or header.shard >= g.shard_count:
+        return "begin with another magic number or shard"
+    shard = &g.shards[header.shard]
+    if header.batch_id >= shard.untaken_id:
+        return "answer a batch that was never sent"
+    batch = batch_find(shard, header.batch_id)
+    if batch == NULL:
+        g.late += header.count
+        return NULL
+    for i in range(header.count):
+        if batch == NULL:
+            return "hold more entries than the batch operations"
+        if n - at < sizeof(Entry):
+            return "end inside an entry"
+        memcpy(&entry, p + at, sizeof(Entry))
+        at += sizeof(Entry)
+        if entry.payload_length > n - at or entry.index >= batch.count:
+            return "hold an entry that is out of bounds"
+        slot = &batch.slots[entry.index]
+        r = slot.request
+        if r == NULL:
+            return "answer an operation twice"
+        slot.request = NULL
+        batch.answered += 1
+        shard.operations -= 1
+        shard.bytes -= slot.bytes
+        if r.is_answered:
+            g.late += 1
+        elif not gather_is_answer(r, entry.status):
+            entry.status = INTERNAL_ERROR | (MAYBE_APPLIED if r.is_write else 0)
+            entry.payload_length = 0
+        gather_settle(g, r, slot.position, entry.status, p + at, entry.payload_length)
+        at += entry.payload_length
+        if batch.answered == batch.count:
+            batch_answered(shard, batch)
+            batch = NULL
+    if at != n:
+        return "have bytes behind the last entry"
+    return NULL
+
+
+cdef inline void gather_fail_batch(Gather* g, Batch* batch) noexcept nogil:
+    cdef uint32_t i
+    cdef uint8_t status
+    cdef Request* r
+    if batch == NULL:
+        return
+    for i in range(batch.count):
+        r = batch.slots[i].request
+        if r != NULL:
+            status = SHARD_DOWN
+            if r.is_write and batch.turn != g.turn:
+                status |= MAYBE_APPLIED
+            gather_settle(g, r, batch.slots[i].position, status, NULL, 0)
+    batch_free(batch)
+
+
+cdef inline void gather_fail_shard(Gather* g, uint32_t number) noexcept nogil:
+    # What its worker was to answer is answered ShardDown, and so is what comes until the shard is up again.
+    cdef Shard* shard = &g.shards[number]
+    cdef uint64_t id
+    shard.is_up = False
+    for id in range(shard.first_id, shard.next_id):
+        gather_fail_batch(g, batch_find(shard, id))
+    gather_fail_batch(g, shard.building)
+    shard.building = NULL
+    shard.first_id = shard.untaken_id = shard.next_id
+    shard.operations = 0
+    shard.bytes = 0
+
+
+cdef inline void gather_free(Gather* g) noexcept nogil:
+    # To be called when every connection is closed: what is left are requests that wait for shards or for Python.
+    cdef uint32_t i
+    cdef Request* r
+    for i in range(g.shard_count if g.shards != NULL else 0):
+        gather_fail_shard(g, i)
+        shard_free(&g.shards[i])
+    r = gather_pop_gathered(g)
+    while r != NULL:
+        gather_let_go(r)
+        r = gather_pop_gathered(g)
+    release(g.shards)
+    release(g.rare)
+    numbers_free(&g.dirty)
+    numbers_free(&g.free_handles)
+    numbers_free(&g.dropped)
