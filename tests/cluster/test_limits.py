@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import msgpack
 import pytest
 
+import kio
 from tests.cluster.conftest import Chance
 from tests.cluster.daemon import Daemon, wait_until
 from tests.cluster.probe import Probe, shard_tags
@@ -34,6 +35,7 @@ from tests.cluster.rawwire import (
     PARTIAL,
     PING,
     PROTOCOL_ERROR,
+    REPLY_TOO_LARGE,
     SCAN,
     SET,
     SET_MANY,
@@ -220,3 +222,39 @@ def say_hello(url: str) -> socket.socket:
     """A connection after its hello, the answer read."""
     wire = Wire(url)
     return wire.sock
+
+
+def test_values_that_do_not_fit_into_one_reply_are_told_key_by_key_and_the_client_gets_all(daemon: Daemon) -> None:
+    count, value = 80, b"x" * (1 << 20)
+    keys = [b"{one shard}%d" % n for n in range(count)]
+    with Wire(daemon.url) as wire, kio.connect(daemon.url, timeout=20) as db:
+        wire.call(CLEAR, 0)
+        for key in keys:
+            wire.call(SET, 0, key, value)
+        status, values, faults = wire.request(GET_MANY, 0, keys)
+        assert status == PARTIAL
+        assert {code for _, code, _, _ in faults} == {REPLY_TOO_LARGE}
+        assert all(values[index] is None for index, *_ in faults)
+        assert values.count(value) == count - len(faults) > 0
+        assert db.get_many(keys) == dict.fromkeys(keys, value)
+        wire.call(CLEAR, 0)
+
+
+def test_a_request_that_comes_byte_by_byte_is_served(daemon: Daemon) -> None:
+    with Wire(daemon.url, hello=False) as wire:
+        hello = frame([1, HELLO, 0, {"protocol": 1, "client": "slow"}])
+        for byte in hello + frame([2, SET, 0, 0, b"slow", b"and steady"]) + frame([3, GET, 0, 0, b"slow"]):
+            wire.sock.sendall(bytes([byte]))
+        assert [wire.receive()[:2] for _ in range(2)] == [[1, OK], [2, OK]]
+        assert wire.receive() == [3, OK, b"and steady"]
+        wire.last_id = 3
+        assert wire.call(DELETE, 0, b"slow") is True
+
+
+def test_a_batch_of_more_keys_than_a_frame_may_hold_is_refused_and_the_largest_works(daemon: Daemon) -> None:
+    with Wire(daemon.url) as wire:
+        most = wire.welcome["frame_keys_max"]
+        keys = [b"%d" % n for n in range(most)]
+        assert wire.call(GET_MANY, 0, keys) == [None] * most
+        assert wire.request(GET_MANY, 0, [*keys, b"one more"])[0] in (FRAME_TOO_LARGE, BAD_REQUEST)
+        assert wire.call(PING, b"alive") == b"alive"
