@@ -53,7 +53,7 @@ def single(request: Request, limits: Limits, retry: Retry) -> Plan[Any]:
         if error is None:
             return reply.result
         maybe_applied |= error.maybe_applied
-        pause = retry.next_pause_s() if error.retryable else None
+        pause = retry.next_pause_s(error) if error.retryable else None
         if pause is None:
             if isinstance(error, FrameTooLarge) and request.op < wire.OP_MANY:
                 error = _too_large(request.arguments[1], limits)
@@ -193,16 +193,17 @@ class Batch:
         """The pause before the next round and the keys it is about; errors that stand become final."""
         self._maybe_applied.update(i for i, error in failed.items() if error.maybe_applied)
         todo = []
-        has_retries = False
+        cause: KioError | None = None
         for i, error in failed.items():
             if error.retryable and self._is_superseded(i):
                 self.results[i] = True
             elif error.retryable or i in at_once:
                 todo.append(i)
-                has_retries |= i not in at_once
+                if i not in at_once:
+                    cause = error
             else:
                 self._give_up(i, error)
-        pause_s = self._retry.next_pause_s() if has_retries else 0.0
+        pause_s = self._retry.next_pause_s(cause) if cause is not None else 0.0
         if pause_s is None:
             for i in todo:
                 self._give_up(i, failed[i])
@@ -255,7 +256,7 @@ def pipeline(requests: list[Request], keys: list[Key], limits: Limits, retry: Re
             results[i] = own_error(error, i in maybe_applied)
             if error.retryable and last_done.get(names[i], -1) < i:
                 todo.append(i)
-        pause_s = retry.next_pause_s() if todo else None
+        pause_s = retry.next_pause_s(failed[todo[0]]) if todo else None
     return results
 
 

@@ -48,7 +48,7 @@ class Deadline:
 class Retry:
     """The attempts of one call."""
 
-    __slots__ = ("_pause_s", "attempts", "deadline", "is_on", "started_s")
+    __slots__ = ("_cause", "_pause_s", "attempts", "deadline", "is_on", "started_s")
 
     def __init__(self, timeout: float | None, is_on: bool) -> None:
         """`timeout` in seconds from now, None for none; `is_on` False makes the first failure the last."""
@@ -57,22 +57,29 @@ class Retry:
         self.started_s = clock.monotonic_s()
         self.attempts = 1
         self._pause_s = FIRST_PAUSE_S
+        self._cause: KioError | None = None
 
-    def next_pause_s(self) -> float | None:
-        """Begin another attempt: the seconds to wait before it, or None when there is no time (or wish) for one."""
+    def next_pause_s(self, cause: KioError) -> float | None:
+        """Begin another attempt after one that failed with `cause`: the seconds to wait before it.
+
+        None when retries are off, or what is left is no time for one: an attempt gets at least as long as the pause
+        before it.
+        """
         if not self.is_on:
             return None
         jitter = int.from_bytes(os.urandom(2), "little") / 0x10000
         pause_s = self._pause_s * (0.5 + 0.5 * jitter)
-        if pause_s >= self.deadline.left_s():
+        if 2 * pause_s >= self.deadline.left_s():
             return None
         self._pause_s = min(PAUSE_S_MAX, self._pause_s * 2)
+        self._cause = cause
         self.attempts += 1
         return pause_s
 
     def final(self, error: KioError) -> KioError:
         """`error` as the caller gets it: with a note of what was tried before it was given up."""
-        if self.attempts > 1:
+        if self._cause is not None:
             took_s = clock.monotonic_s() - self.started_s
-            error.add_note(f"given up after {self.attempts} attempts in {took_s:.3f} s")
+            before = f"the one before failed with {type(self._cause).__name__}: {self._cause}"
+            error.add_note(f"given up after {self.attempts} attempts in {took_s:.3f} s; {before}")
         return error

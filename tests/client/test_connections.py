@@ -21,7 +21,7 @@ from kio.client.options import parse
 from kio.client.protocol import Request
 from kio.client.retry import Deadline
 from kio.client.window import KEYS_MAX
-from kio.errors import ConnectionLost, Draining, Overloaded, ProtocolError, RequestError, Timeout
+from kio.errors import ConnectionLost, Overloaded, ProtocolError, RequestError, Timeout
 from tests.client.reference import Drop, Fail, Hold, ReferenceServer, Send
 
 
@@ -175,12 +175,6 @@ def test_closing_leaves_no_connection(connect: Any, server: ReferenceServer) -> 
     db.get("k")
     db.close()
     wait_until(lambda: not server._open)
-
-
-def test_a_draining_daemon_is_asked_until_the_deadline(connect: Any, server: ReferenceServer) -> None:
-    server.script = lambda op, arguments: Fail(Draining.code)
-    with pytest.raises(Draining):
-        connect(server.url, timeout=0.1).get("k")
 
 
 def test_sixteen_threads_share_a_client(server: ReferenceServer) -> None:

@@ -71,11 +71,13 @@ def test_the_deadline_is_for_all_attempts_together(connect: Any, server: Referen
     server.script = lambda op, arguments: Fail(ShardDown.code, "shard 1 is away")
     db = connect(server.url, timeout=0.5)
     started = time.monotonic()
-    with pytest.raises(ShardDown, match="shard 1 is away") as caught:
+    with pytest.raises((ShardDown, Timeout)) as caught:  # the last attempt may have been one too many
         db.get("k")
     assert time.monotonic() - started < 2
     assert len(server.requests) >= 3
-    assert f"given up after {len(server.requests)} attempts" in caught.value.__notes__[0]
+    (note,) = caught.value.__notes__
+    assert note.startswith(f"given up after {len(server.requests)} attempts in 0.")
+    assert note.endswith("; the one before failed with ShardDown: shard 1 is away")
     told = [deadline_ms for _, _, _, deadline_ms in server.requests]
     assert told == sorted(told, reverse=True)
     assert 0 < told[-1] < told[0] <= 500
@@ -117,9 +119,10 @@ def test_a_lost_reply_to_a_write_is_not_forgotten_by_the_attempts_that_follow(
 ) -> None:
     answers: list[Any] = [Drop(executes=True)]
     server.script = lambda op, arguments: answers.pop(0) if answers else Fail(ShardDown.code)
-    db = connect(server.url, timeout=0.2)
-    with pytest.raises(ShardDown) as caught:
+    db = connect(server.url, timeout=0.5)
+    with pytest.raises((ShardDown, Timeout)) as caught:
         db.set("k", b"v")
+    assert len(server.requests) > 2
     assert caught.value.maybe_applied
 
 
@@ -141,16 +144,16 @@ def test_a_page_of_a_scan_is_asked_again_from_its_cursor(db: Any, server: Refere
 
 def test_pauses_double_and_are_never_longer_than_what_is_left() -> None:
     retry = Retry(10, True)
-    pauses = [retry.next_pause_s() for _ in range(12)]
+    pauses = [retry.next_pause_s(ShardDown()) for _ in range(12)]
     bound = FIRST_PAUSE_S
     for pause in pauses:
         assert pause is not None
         assert bound / 2 <= pause <= bound
         bound = min(PAUSE_S_MAX, bound * 2)
     assert retry.attempts == 13
-    assert Retry(FIRST_PAUSE_S / 4, True).next_pause_s() is None
-    assert Retry(10, False).next_pause_s() is None
-    assert Retry(None, True).next_pause_s() is not None
+    assert Retry(FIRST_PAUSE_S / 2, True).next_pause_s(ShardDown()) is None
+    assert Retry(10, False).next_pause_s(ShardDown()) is None
+    assert Retry(None, True).next_pause_s(ShardDown()) is not None
 
 
 def test_a_deadline_tells_whole_milliseconds_and_never_zero_unless_it_is_never() -> None:
