@@ -110,6 +110,9 @@ cdef int _take(Engine engine, uint64_t word, bint values, const uint8_t* prefix,
         with gil:
             raise errors.ShardReadOnly("a key on this page was lost by a failed sync")
     if header.keyspace != keyspace or header.key_length < prefix_length:
+        # Passed over by fields that may be damaged themselves: a key must not go missing in silence.
+        if not engine._is_intact(record, room, word_slot(word)):
+            return _raise_corrupt(engine, word)
         return 0
     reserve(out, 2 * HEAD + header.key_length + header.value_length)
     _bin_head(out, header.key_length)

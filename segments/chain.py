@@ -29,7 +29,7 @@ from kio.segments.identity import DirectoryIdentity
 from kio.segments.jobs import Job, PrepareJob, SealJob, SyncJob
 from kio.segments.manifest import Manifest
 from kio.segments.recovery import Source
-from kio.segments.segment import RECORDS_START, Descriptors, Segment, make_segment, new_entry
+from kio.segments.segment import RECORDS_START, Descriptors, Segment, new_entry
 
 #: The next segment is prepared when this part of the active one is used.
 PREPARE_AT: Final = 1 / 8
@@ -165,19 +165,24 @@ class SegmentChain:
     def _take_prepared(self, capacity_min: int) -> Segment:
         """The segment prepared ahead, or one made now."""
         self._run_now(self._running.get("prepare"))
-        segment, self._prepared = self._prepared, None
-        if segment is None:
+        if self._prepared is None:
             return self._make(max(self._segment_bytes, capacity_min))
-        if segment.capacity < capacity_min:
-            segment.grow(self._disk, capacity_min)
+        if self._prepared.capacity < capacity_min:
+            self._prepared.grow(self._disk, capacity_min)
+        segment, self._prepared = self._prepared, None
         return segment
 
-    def _make(self, capacity: int) -> Segment:
+    def _prepare_job(self, capacity: int) -> PrepareJob:
         entry = new_entry(self._manifest.state.next_id, self.epoch)
-        directory_id = self._identity.directory_id
-        segment = make_segment(self._disk, self._path, self._shard, directory_id, entry, capacity)
-        self._manifest.append({"t": "create", "id": entry.id, "salt": entry.salt, "epoch": entry.epoch})
-        return segment
+        return PrepareJob(self._disk, self._path, self._shard, self._manifest, entry, capacity)
+
+    def _make(self, capacity: int) -> Segment:
+        job = self._prepare_job(capacity)
+        job.run()
+        if job.error is not None:
+            raise job.error
+        assert job.segment is not None
+        return job.segment
 
     def _drop_empty(self, segment: Segment) -> None:
         """Remove a segment that holds no record; what the disk refuses of it is left to the next recovery."""
@@ -212,8 +217,7 @@ class SegmentChain:
         job: Job
         first = self._sealing[0] if self._sealing else None
         if self._wants_prepared():
-            entry = new_entry(self._manifest.state.next_id, self.epoch)
-            job = PrepareJob(self._disk, self._path, self._shard, self._manifest, entry, self._segment_bytes)
+            job = self._prepare_job(self._segment_bytes)
         elif first is None:
             return None
         elif first.is_synced and first.lsn_last <= self._engine.durable_lsn:
@@ -249,7 +253,8 @@ class SegmentChain:
         return SealJob(self._disk, self._shard, self._identity.seed, self._manifest, segment, live_bytes, dead_bytes)
 
     def _finish_sync(self, job: SyncJob) -> str | None:
-        if job.error is not None:
+        # An error of the disk is told to one fsync only: another one may have had it (store.py) while this one ran.
+        if job.error is not None or self._engine.served_lsn_max < job.lsn:
             for segment in job.segments:
                 segment.is_synced = False
             self._engine.served_lsn_max = self._engine.durable_lsn

@@ -76,6 +76,13 @@ class Disk:
         """The file's length in bytes."""
         return os.fstat(fd).st_size
 
+    def is_name_of(self, path: Path, fd: int) -> bool:
+        """Whether `path` names the open file `fd`."""
+        try:
+            return os.path.samestat(os.stat(path), os.fstat(fd))
+        except FileNotFoundError:
+            return False
+
     def data_end(self, fd: int, size: int) -> int:
         """Where the last written byte below `size` ends: behind it the file is a hole, which reads as zeros.
 

@@ -29,6 +29,7 @@ although that one holds records.
 
 from __future__ import annotations
 
+import errno
 import struct
 import threading
 from dataclasses import dataclass, field
@@ -198,32 +199,60 @@ class Manifest:
         """Make edits durable, all in one write and one fdatasync, and take them over.
 
         Raises:
-            OSError: when the disk refuses; the manifest takes no edit from then on, since nobody knows what is on disk.
+            OSError: when the disk refuses: no edit was taken. After a sync that failed, or a write that cannot be taken
+                back, the manifest takes none from then on, since nobody knows what is on disk: see `has_failed`.
         """
         with self._lock:
             if self._failure is not None:
-                raise self._failure
+                raise OSError(errno.EIO, f"the manifest takes no more edits: {self._failure}")
             data = b"".join(self._encode(self._sequence + i, edit) for i, edit in enumerate(edits, 1))
-            try:
-                self._disk.write(self._fd, data, self._end)
-                self._disk.sync_data(self._fd)
-            except OSError as error:
-                self._failure = error
-                raise
+            self._write(data)
             self._end += len(data)
             self._sequence += len(edits)
             for edit in edits:
                 self.state.apply(edit)
             if self._end > REWRITE_BYTES:
-                self._disk.close(self._fd)
-                self._rewrite()
-                self._fd = self._disk.open(self.path, writable=True)
+                self._shorten()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it takes no more edits, and the last one may or may not be on disk."""
+        return self._failure is not None
 
     def close(self) -> None:
         """Close the descriptor; every edit is durable already."""
         if self._fd >= 0:
             self._disk.close(self._fd)
             self._fd = -1
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self._disk.write(self._fd, data, self._end)
+        except OSError as error:
+            try:
+                self._disk.truncate(self._fd, self._end)
+                self._disk.sync(self._fd)
+            except OSError:
+                self._failure = error
+            raise
+        try:
+            self._disk.sync_data(self._fd)
+        except OSError as error:
+            self._failure = error
+            raise
+
+    def _shorten(self) -> None:
+        """Write the manifest anew. Its edits are durable already, so what fails here is no failure of theirs."""
+        try:
+            self._rewrite()
+            fd = self._disk.open(self.path, writable=True)
+        except OSError as error:
+            # As long as the old file has the name, it goes on, and the next edit tries again.
+            if not self._disk.is_name_of(self.path, self._fd):
+                self._failure = error
+            return
+        self._disk.close(self._fd)
+        self._fd = fd
 
     def _rewrite(self) -> None:
         head = HEADER.pack(MAGIC, VERSION, 0, self.shard, self.directory_id)

@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple
 import msgpack
 
 from kio import opbatch, wire
-from kio.errors import BadRequest, DiskFull, KioError, Overloaded, ShardReadOnly
+from kio.errors import BadRequest, Corrupt, DiskFull, KioError, Overloaded, ShardReadOnly
 from kio.limits import KEY_BYTES_MAX, MIB, OPEN_SEGMENTS, SEGMENT_BYTES_CEILING, VALUE_BYTES_MAX
 from kio.log import Log
 from kio.segments import _engine, _hints, _scan, format
@@ -184,10 +184,14 @@ class Store:
 
     def _erase_behind(self, tail: int) -> None:
         """A write that failed may have left whole records behind the tail: they must not come back at recovery."""
+        active = self._chain.active
         try:
-            self._disk.truncate(self._chain.active.fd, tail)
-            self._disk.truncate(self._chain.active.fd, self._chain.active.capacity)
+            self._disk.truncate(active.fd, tail)
+            self._disk.truncate(active.fd, active.capacity)
+            # Not even after a power cut, which may undo a truncation that was not synced.
+            self._disk.sync(active.fd)
         except OSError as error:
+            self._engine.served_lsn_max = self.durable_lsn
             self._become_read_only(f"a failed write could not be taken back: {error}")
 
     def _refuse_after(self, error: OSError) -> None:
@@ -211,6 +215,8 @@ class Store:
     def _execute_rare(self) -> None:
         op, keyspace, value = self._engine.rare()
         try:
+            if op in (wire.OP_COUNT, wire.OP_SCAN):
+                self._refuse_incomplete()
             if op == wire.OP_COUNT:
                 self._engine.reply(opbatch.NUMBER, _I64.pack(self._engine.count_keys(keyspace)))
             elif op == wire.OP_CLEAR:
@@ -223,6 +229,13 @@ class Store:
                 raise BadRequest(f"a shard does not know operation {op}")
         except KioError as error:
             self._engine.reply(error.code, str(error).encode())
+
+    def _refuse_incomplete(self) -> None:
+        """Count and scan speak of all keys, and cannot while some of them are lost."""
+        if self._engine.served_lsn_max < self.lsn:
+            raise ShardReadOnly("keys were lost by a failed sync; restart kio")
+        if self._engine.suspect_lsn:
+            raise Corrupt(f'shard {self.shard} lost records; run "kio check --shard {self.shard}"')
 
     def _clear(self, keyspace: int) -> None:
         engine = self._engine
@@ -240,6 +253,8 @@ class Store:
         if not is_alone:
             _scan.remove_keyspace(engine, keyspace)
         engine.reply(opbatch.NUMBER, _I64.pack(engine.forget(keyspace, is_alone)))
+        # It cannot be undone: a later write of the batch that fails returns to here.
+        engine.wrote()
 
     def _scan(self, keyspace: int, value: bytes) -> None:
         if len(value) < opbatch.SCAN_ARGUMENTS.size:
