@@ -50,8 +50,9 @@ def connect(
             counts it for each page.
         connect_timeout: seconds until one connection must stand, 2.0 unless given.
         retries: whether what may heal by itself (a worker that restarts, a lost connection, an overload) is asked again
-            until the timeout; True unless given. All operations may be repeated safely: only the result of a `delete`
-            whose first reply was lost can be False although it removed the key.
+            until the timeout; True unless given. Every operation has the same effect when repeated, with two things
+            to know: a `delete` whose first reply was lost may say False for a key it removed, and a write that is
+            repeated may land on top of what another client wrote in between.
         keyspace: 0 to 255, 0 unless given; the keys of different keyspaces never meet.
         max_connections: 16 unless given; a call takes one while it runs, and waits for one when all are taken.
 
