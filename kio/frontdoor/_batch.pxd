@@ -3,7 +3,7 @@
 # Invariants:
 #   * batch ids of a shard rise by one and are never used again, so a late reply of a dead worker meets no batch;
 #   * `in_flight[id % capacity]` is the batch of that id while first_id <= id < next_id, NULL once it is answered;
-#   * a batch is built, then sealed, then taken by whoever sends it; from untaken_id on batches are sealed and not taken;
+#   * a batch is built, then sealed, then taken by whoever sends it; from untaken_id on they are sealed and not taken;
 #   * `operations` and `bytes` count what was queued or sent and is not answered: the shard's credit.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset

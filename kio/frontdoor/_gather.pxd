@@ -1,10 +1,10 @@
 # From requests to operations, and from the shards' answers back to replies in their connections' order.
 #
-# Plain C over the structures of _request.pxd and _batch.pxd: nothing here can raise, so no request is ever left half way.
-# Every operation of a request ends in `gather_settle`, once; the last one completes the request; a request that is complete
-# and at the head of its connection leaves as bytes.
-# A request is held open by one pending count between `gather_begin` and `gather_end`, so that it is not complete while its
-# operations are being added. A rare request is held open the same way by its handle until it is answered.
+# Plain C over the structures of _request.pxd and _batch.pxd: nothing here can raise, so no request is ever left half
+# way. Every operation of a request ends in `gather_settle`, once; the last one completes the request; a request that is
+# complete and at the head of its connection leaves as bytes.
+# A request is held open by one pending count between `gather_begin` and `gather_end`, so that it is not complete while
+# its operations are being added. A rare request is held open the same way by its handle until it is answered.
 # Python's part (events, messages as bytes objects) is in _dispatch.pyx.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -12,6 +12,7 @@ from libc.string cimport memcpy, memset
 from kio._opbatch cimport (
     ABSENT, DONE, ERROR, MAYBE_APPLIED, NUMBER, OP_GET, OP_SET, REPLIES_MAGIC, VALUE, Entry, Header, Operation,
 )
+from kio._xxh64 cimport routed_hash, shard_of
 from kio.frontdoor._batch cimport (
     Batch, Shard, Slot, batch_add, batch_answered, batch_begin, batch_find, batch_free, batch_seal, shard_free,
 )
@@ -19,23 +20,31 @@ from kio.frontdoor._buffer cimport (
     Numbers, allocate, buffer_append, buffer_free, buffer_length, numbers_add, numbers_free, release, resize,
 )
 from kio.frontdoor._native cimport (
-    CODES, INTERNAL_ERROR, OP_MANY, OVERLOADED, REPLY_TOO_LARGE, SHARD_DOWN, TIMEOUT, Text, is_write, put_reply,
+    CODES, INTERNAL_ERROR, KEY_EMPTY, KEY_TOO_LARGE, OP_MANY, OVERLOADED, REPLY_TOO_LARGE, SHARD_DOWN, TIMEOUT,
+    VALUE_TOO_LARGE, Text, is_write, put_reply,
 )
 from kio.frontdoor._request cimport (
-    PENDING, WHEEL_BUCKETS, WHEEL_SHIFT, Connection, Request, Result, Wheel, queue_pop, queue_push, request_leave,
-    request_new, wheel_add, wheel_remove,
+    GREETING, PENDING, WHEEL_BUCKETS, WHEEL_SHIFT, Connection, Request, Result, Wheel, queue_pop, queue_push,
+    request_leave, request_new, wheel_add, wheel_remove,
 )
 
 cdef enum:
     #: One batch message is closed at this size, or this many operations, and another one begun.
     BATCH_BYTES_MAX = 8 << 20
     BATCH_OPERATIONS_MAX = 65536
+    #: A connection with more unsent replies than this takes no more requests.
+    OUTPUT_BYTES_SOFT = 8 << 20
+    KEY_BYTES_MAX = 65535
     #: While all connections hold too many unsent bytes, those that hold no more than this are spared.
     SPARED_OUTPUT_BYTES = 1 << 20
 
 cdef struct Gather:
     # Set once.
     uint32_t shard_count
+    uint64_t seed
+    uint32_t value_bytes_max
+    uint32_t connection_requests_max
+    size_t connection_bytes_max
     size_t shard_operations_max
     size_t shard_bytes_max
     size_t reply_bytes_max
@@ -128,7 +137,8 @@ cdef inline bint gather_is_too_much(Gather* g, Connection* c, uint32_t length) n
     return c.unsent_bytes > SPARED_OUTPUT_BYTES and g.unsent_bytes + length > g.unsent_bytes_max
 
 
-cdef inline void gather_reply(Gather* g, Connection* c, Request* r, const uint8_t* payload, uint32_t length) noexcept nogil:
+cdef inline void gather_reply(Gather* g, Connection* c, Request* r, const uint8_t* payload,
+                              uint32_t length) noexcept nogil:
     # The head of the queue leaves it as bytes.
     put_reply(&c.output, r, payload, length, g.texts, g.errors)
     r.is_answered = True
@@ -194,7 +204,7 @@ cdef inline void gather_settle(Gather* g, Request* r, uint32_t position, uint8_t
     if length and c != NULL and status == VALUE and gather_is_too_much(g, c, length):
         status = REPLY_TOO_LARGE
         length = 0
-    if r.results == NULL:
+    if not r.is_batch:
         r.status = status
         if r.pending == 0 and c.head == r:
             gather_reply(g, c, r, payload, length)
@@ -225,9 +235,9 @@ cdef inline void gather_set_deadline(Gather* g, Request* r, uint64_t deadline) n
 
 
 cdef inline Request* gather_begin(Gather* g, Connection* c, uint64_t id, uint8_t op, uint32_t deadline_ms, uint32_t n,
-                                  uint32_t count) noexcept nogil:
+                                  bint is_batch, uint32_t count) noexcept nogil:
     # A request at the end of its connection's queue.
-    cdef Request* r = request_new(op, count)
+    cdef Request* r = request_new(op, is_batch, count)
     r.id = id
     r.turn = g.turn
     r.bytes = n
@@ -247,7 +257,7 @@ cdef inline void gather_end(Gather* g, Request* r) noexcept nogil:
 
 cdef inline void gather_fail(Gather* g, Connection* c, uint64_t id, uint8_t status) noexcept nogil:
     # A request that is answered with an error and nothing else.
-    cdef Request* r = gather_begin(g, c, id, CODES, 0, 0, 0)
+    cdef Request* r = gather_begin(g, c, id, CODES, 0, 0, False, 0)
     r.status = status
     gather_end(g, r)
 
@@ -286,6 +296,45 @@ cdef inline void gather_add(Gather* g, Request* r, uint32_t position, uint32_t n
         r.connection.hot_shard = <int>number
 
 
+cdef inline void gather_key(Gather* g, Request* r, uint32_t position, uint8_t op, uint8_t keyspace, const uint8_t* key,
+                            uint32_t key_length, const uint8_t* value, uint32_t value_length) noexcept nogil:
+    # One operation on a key, to the shard its hash says.
+    cdef uint8_t status = 0
+    cdef uint64_t hash
+    if key_length == 0:
+        status = KEY_EMPTY
+    elif key_length > KEY_BYTES_MAX:
+        status = KEY_TOO_LARGE
+    elif value_length > g.value_bytes_max:
+        status = VALUE_TOO_LARGE
+    if status:
+        r.pending += 1
+        gather_settle(g, r, position, status, NULL, 0)
+        return
+    hash = routed_hash(key, key_length, g.seed, keyspace)
+    gather_add(g, r, position, shard_of(hash, g.shard_count), op, keyspace, hash, key, <uint16_t>key_length, value,
+               value_length)
+
+
+cdef inline bint gather_may_take(Gather* g, Connection* c, int divisor) noexcept nogil:
+    # Whether a connection is within the soft bounds divided by `divisor`: a paused one is resumed well below them.
+    cdef Shard* shard
+    if c.stage == GREETING:
+        return False
+    if c.requests * divisor >= g.connection_requests_max:
+        return False
+    if c.requests and c.request_bytes * divisor >= g.connection_bytes_max:
+        return False
+    if (c.held_bytes + buffer_length(&c.output)) * divisor > OUTPUT_BYTES_SOFT:
+        return False
+    if c.hot_shard >= 0:
+        shard = &g.shards[c.hot_shard]
+        if 2 * divisor * shard.operations > g.shard_operations_max or 2 * divisor * shard.bytes > g.shard_bytes_max:
+            return False
+        c.hot_shard = -1
+    return True
+
+
 cdef inline void gather_close(Gather* g, Connection* c) noexcept nogil:
     # Empty the queue of a connection that goes away; what is in flight for it lives on until it is answered.
     cdef Request* r
@@ -307,7 +356,7 @@ cdef inline void gather_expire_one(Gather* g, Request* r) noexcept nogil:
     cdef uint32_t i
     if r.is_write and r.turn != g.turn:
         status |= MAYBE_APPLIED
-    if r.results == NULL:
+    if not r.is_batch:
         r.status = status
         if r.handle:
             handle_drop(g, r)

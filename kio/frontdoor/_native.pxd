@@ -1,16 +1,17 @@
-# The native protocol (wire.py is its description): from a frame's bytes to a checked `Frame`, from an answered request to
-# the bytes of its reply. Knows neither connections nor shards; another protocol stands beside this file with the same two
-# halves.
+# The native protocol (wire.py is its description): from a frame's bytes to a checked `Frame`, from an answered request
+# to the bytes of its reply. Knows neither connections nor shards; another protocol stands beside this file with the
+# same two halves.
 #
 # Invariants:
 #   * `read_frame` looks at every element of a batch before its first key is used, so a malformed batch does nothing;
 #   * nothing is allocated here for what a frame announces.
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from kio._opbatch cimport ABSENT, DONE, ERROR, MAYBE_APPLIED, OP_DELETE, OP_EXISTS, OP_GET, OP_SET, VALUE
 from kio.frontdoor._buffer cimport Buffer, buffer_append, buffer_reserve
 from kio.frontdoor._msgpack cimport (
-    Reader, put_array, put_bin, put_bool, put_byte, put_nil, put_str, put_uint, read_array, read_bytes, read_uint, store32,
+    Reader, put_array, put_bin, put_bool, put_nil, put_str, put_uint, read_array, read_bytes, read_uint, store32,
 )
 from kio.frontdoor._request cimport ENCODED, Request, Result
 
@@ -51,7 +52,7 @@ cdef struct Frame:
     uint64_t id
     uint64_t op
     uint32_t deadline_ms    # 0 is none
-    uint32_t keys           # of a batch operation
+    uint32_t keys           # how many stand in `arguments`
     uint32_t elements       # of a rare operation: how many arguments stand in `arguments`
     uint8_t keyspace
     uint8_t error           # the code to answer with, 0 when the frame is good
@@ -108,6 +109,7 @@ cdef inline bint read_frame(const uint8_t* p, size_t n, uint32_t keys_max, Frame
         return True
     if is_single(frame.op):
         strings = 2 if frame.op == OP_SET else 1
+        frame.keys = 1
         if elements != 4 + strings:
             return True
     elif is_batch(frame.op):
@@ -139,6 +141,38 @@ cdef inline bint read_frame(const uint8_t* p, size_t n, uint32_t keys_max, Frame
     return True
 
 
+cdef inline tuple read_rare_arguments(Frame* frame):
+    # The arguments of a rare operation as events.Asked has them, None when they are not those.
+    cdef Reader r = frame.arguments
+    cdef uint64_t keyspace, limit, what
+    cdef const uint8_t* a
+    cdef const uint8_t* b
+    cdef uint32_t n, m
+    if frame.op == OP_HELLO:
+        return (PyBytes_FromStringAndSize(<const char*>r.at, r.end - r.at),) if frame.elements == 1 else None
+    if frame.op == OP_STATS:
+        return () if frame.elements == 0 and r.at == r.end else None
+    if frame.op == OP_PING:
+        if frame.elements == 1 and read_bytes(&r, &a, &n) and r.at == r.end:
+            return (PyBytes_FromStringAndSize(<const char*>a, n),)
+        return None
+    if not read_uint(&r, &keyspace) or keyspace > 255:
+        return None
+    if frame.op == OP_COUNT or frame.op == OP_CLEAR:
+        return (keyspace,) if frame.elements == 1 and r.at == r.end else None
+    if (
+        frame.elements == 5
+        and read_bytes(&r, &a, &n)
+        and read_bytes(&r, &b, &m)
+        and read_uint(&r, &limit)
+        and read_uint(&r, &what)
+        and r.at == r.end
+    ):
+        return (keyspace, PyBytes_FromStringAndSize(<const char*>a, n), PyBytes_FromStringAndSize(<const char*>b, m),
+                limit, what)
+    return None
+
+
 cdef inline void put_error(Buffer* out, uint8_t status, const uint8_t* message, uint32_t length, const Text* texts,
                            uint64_t* errors) noexcept nogil:
     # code, message, maybe_applied
@@ -152,7 +186,8 @@ cdef inline void put_error(Buffer* out, uint8_t status, const uint8_t* message, 
     put_bool(out, status & MAYBE_APPLIED)
 
 
-cdef inline void put_result(Buffer* out, uint8_t op, uint8_t status, const uint8_t* payload, uint32_t length) noexcept nogil:
+cdef inline void put_result(Buffer* out, uint8_t op, uint8_t status, const uint8_t* payload,
+                            uint32_t length) noexcept nogil:
     if status == VALUE:
         put_bin(out, payload, length)
     elif status == DONE:
@@ -171,10 +206,11 @@ cdef inline void put_reply(Buffer* out, Request* r, const uint8_t* payload, uint
     cdef size_t begin
     cdef uint32_t i
     cdef Result* result
+    cdef const uint8_t* payloads = r.payload.data + r.payload.start
     buffer_reserve(out, 4 + length)
     begin = out.end - out.start
     out.end += 4
-    if r.results == NULL:
+    if not r.is_batch:
         if r.status < ERROR:
             put_array(out, 3)
             put_uint(out, r.id)
@@ -192,7 +228,7 @@ cdef inline void put_reply(Buffer* out, Request* r, const uint8_t* payload, uint
         put_array(out, r.count)
         for i in range(r.count):
             result = &r.results[i]
-            put_result(out, r.op, result.status, r.payload.data + r.payload.start + result.offset, result.length)
+            put_result(out, r.op, result.status, payloads + result.offset, result.length)
         if r.failed:
             put_array(out, r.failed)
             for i in range(r.count):
@@ -200,6 +236,5 @@ cdef inline void put_reply(Buffer* out, Request* r, const uint8_t* payload, uint
                 if result.status >= ERROR:
                     put_array(out, 4)
                     put_uint(out, i)
-                    put_error(out, result.status, r.payload.data + r.payload.start + result.offset, result.length, texts,
-                              errors)
+                    put_error(out, result.status, payloads + result.offset, result.length, texts, errors)
     store32(out.data + out.start + begin, <uint32_t>(out.end - out.start - begin - 4))

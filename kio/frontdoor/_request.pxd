@@ -1,7 +1,7 @@
 # Requests and the connections they came from: their order, their results, their deadlines.
 #
-# A request stands in its connection's queue from the moment it was parsed until its reply is in the output; replies leave
-# in the order of that queue. It is also pointed to by every operation that is still under way for it, `pending` of them.
+# A request stands in its connection's queue from the moment it was parsed until its reply is in the output; replies
+# leave in the order of that queue. It is also pointed to by every operation under way for it, `pending` of them.
 # Invariants:
 #   * a request lives while it stands in a queue or while something is pending for it, whichever ends last;
 #   * `connection` is NULL when it stands in no queue: its reply left, its connection was closed, or it is a fan-out;
@@ -18,7 +18,7 @@ cdef enum:
     #: `Request.status` of a request whose payload is its encoded result.
     ENCODED = 14
 
-    #: The wheel: requests by deadline, 1,024 buckets of 32 ms; a bucket also holds deadlines of later turns of the wheel.
+    #: The wheel: requests by deadline, 1,024 buckets of 32 ms; a bucket also holds deadlines of its later turns.
     WHEEL_BUCKETS = 1024
     WHEEL_SHIFT = 5
 
@@ -41,11 +41,12 @@ cdef struct Request:
     uint32_t failed         # how many of them are errors
     uint32_t bytes          # of its frame
     uint8_t op
-    uint8_t status          # of a request with one operation
+    uint8_t status          # of a request that is not a batch
+    bint is_batch           # it has results, one for each operation; else it is one operation, or none
     bint is_answered
     bint is_write
     bint is_fan_out
-    Result* results         # NULL when the request is one operation
+    Result* results
     Buffer payload
 
 ctypedef enum Stage:
@@ -77,13 +78,14 @@ cdef struct Wheel:
     Request* buckets[WHEEL_BUCKETS]
 
 
-cdef inline Request* request_new(uint8_t op, uint32_t count) noexcept nogil:
+cdef inline Request* request_new(uint8_t op, bint is_batch, uint32_t count) noexcept nogil:
     cdef Request* r = <Request*>allocate(sizeof(Request))
     cdef uint32_t i
     memset(r, 0, sizeof(Request))
     r.op = op
     r.status = PENDING
-    if count:
+    r.is_batch = is_batch
+    if is_batch:
         r.count = count
         r.results = <Result*>allocate(count * sizeof(Result))
         for i in range(count):
