@@ -16,9 +16,8 @@ from itertools import islice
 from typing import Final
 
 from kio.client.options import Options, reason, unreachable
-from kio.client.plans import own_error
 from kio.client.protocol import Limits, Protocol, Reply, Request
-from kio.client.retry import Deadline
+from kio.client.retry import Deadline, own_error
 from kio.client.window import Window
 from kio.errors import ConnectionLost, FrameTooLarge, KioError, Timeout
 

@@ -17,9 +17,8 @@ from typing import Final
 
 from kio import clock
 from kio.client.options import Options, reason, unreachable
-from kio.client.plans import own_error
 from kio.client.protocol import Limits, Protocol, Reply, Request
-from kio.client.retry import Deadline
+from kio.client.retry import Deadline, own_error
 from kio.client.window import Window
 from kio.errors import ConnectionLost, KioError, Timeout
 from kio.limits import CONNECTION_REQUESTS_MAX, MIB

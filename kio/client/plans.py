@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from kio import wire
 from kio.client.arguments import Key, key_bytes
 from kio.client.protocol import Limits, Reply, Request
-from kio.client.retry import Deadline, Retry
+from kio.client.retry import Deadline, Retry, own_error
 from kio.errors import FrameTooLarge, KeyTooLarge, KioError, PartialFailure, ReplyTooLarge, ValueTooLarge
 from kio.limits import MIB
 
@@ -258,11 +258,6 @@ def pipeline(requests: list[Request], keys: list[Key], limits: Limits, retry: Re
                 todo.append(i)
         pause_s = retry.next_pause_s(failed[todo[0]]) if todo else None
     return results
-
-
-def own_error(error: KioError, maybe_applied: bool) -> KioError:
-    """A fresh error like `error`, for one caller alone, that says `maybe_applied` where it or the argument does."""
-    return type(error)(str(error), maybe_applied=maybe_applied or error.maybe_applied)
 
 
 def _too_large(key: Key, limits: Limits) -> KioError:

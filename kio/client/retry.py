@@ -83,3 +83,8 @@ class Retry:
             before = f"the one before failed with {type(self._cause).__name__}: {self._cause}"
             error.add_note(f"given up after {self.attempts} attempts in {took_s:.3f} s; {before}")
         return error
+
+
+def own_error(error: KioError, maybe_applied: bool) -> KioError:
+    """A fresh error like `error`, for one caller alone, that says `maybe_applied` where it or the argument does."""
+    return type(error)(str(error), maybe_applied=maybe_applied or error.maybe_applied)

@@ -195,7 +195,7 @@ def test_keys_without_an_answer_at_the_deadline_say_that_they_may_have_been_appl
 ) -> None:
     hold = Hold()
     server.script = lambda op, arguments: hold if len(server.requests) == 2 else None
-    db = connect(server.url, timeout=0.3)
+    db = connect(server.url, timeout=1)
     pairs = {b"%d" % i: b"v" for i in range(2 * plans.FRAME_KEYS)}
     with pytest.raises(PartialFailure) as caught:
         db.set_many(pairs)

@@ -216,6 +216,11 @@ def test_an_interrupted_call_leaves_no_half_read_connection(server: ReferenceSer
     hold = Hold()
     server.script = lambda op, arguments: hold if arguments[1] == b"slow" else None
 
+    def interrupt_once_it_waits() -> None:
+        wait_until(lambda: len(server.requests) == 2)
+        assert main.ident is not None
+        signal.pthread_kill(main.ident, signal.SIGUSR1)
+
     def interrupt(signum: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
@@ -223,12 +228,11 @@ def test_an_interrupted_call_leaves_no_half_read_connection(server: ReferenceSer
     try:
         with kio.connect(server.url) as db:
             db.set("fast", b"v")
-            assert main.ident is not None
-            timer = threading.Timer(0.1, signal.pthread_kill, (main.ident, signal.SIGUSR1))
-            timer.start()
+            watcher = threading.Thread(target=interrupt_once_it_waits)
+            watcher.start()
             with pytest.raises(KeyboardInterrupt):
                 db.get("slow")
-            timer.join()
+            watcher.join()
             assert db.get("fast") == b"v"
             hold.until.set()
     finally:

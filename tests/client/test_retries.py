@@ -103,7 +103,7 @@ def test_a_write_without_an_answer_may_have_been_applied_and_a_read_not(connect:
 
 
 def test_a_write_that_could_not_be_sent_was_not_applied(connect: Any, server: ReferenceServer) -> None:
-    db = connect(server.url, timeout=0.2)
+    db = connect(server.url, timeout=1)
     server.stop()
     with pytest.raises(ConnectionLost):
         db.get("k")  # whatever was known of the old connection, there is none now

@@ -121,7 +121,7 @@ def test_a_silent_connection_is_given_up_and_made_again(
     monkeypatch.setattr(multiplexer, "SILENT_S_MAX", 0.1)
 
     async def main() -> None:
-        async with kio.aio.connect(server.url, timeout=0.2) as db:
+        async with kio.aio.connect(server.url, timeout=0.5) as db:
             hold = hold_key(server, b"slow")
             with pytest.raises(Timeout):
                 await db.get("slow")
