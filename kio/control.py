@@ -5,7 +5,8 @@ that the other side is gone: a child then exits at once. Operations never travel
 
 Supervisor to worker
     configure   worker, cpu (or None), shards: [..], data, pipes_dir, seed, directory_id, sync, sync_interval_ms,
-                segment_bytes, open_segments, max_value_bytes, log_level, log_format
+                segment_bytes, open_segments, max_value_bytes, log_level, log_format,
+                read_only: {id: reason} of the shards that the disk failed in an earlier life of this worker
     pipe        name                bind a fresh pair of pipes (pipe_endpoints), drop the old pair; answered by `piped`
     drain       (none)              answer what is in the pipe, make all durable, seal, exit 0
 Worker to supervisor

@@ -152,6 +152,53 @@ class Disk:
 DISK: Final = Disk()
 
 
+class UnchangingDisk(Disk):
+    """The real disk for a shard that the disk has failed: whatever would change it is left out, reads are as ever.
+
+    What an fsync failed to write may still stand in the page cache, and look as if it were on disk: files that were
+    being written are read from the disk itself.
+    """
+
+    def open(self, path: Path, *, writable: bool = False) -> int:
+        """A descriptor for reading."""
+        fd = super().open(path)
+        if writable:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        return fd
+
+    def create(self, path: Path) -> int:
+        """Refused."""
+        raise OSError(errno.EROFS, "this shard is read-only", str(path))
+
+    def replace(self, path: Path, data: bytes) -> None:
+        """Refused."""
+        raise OSError(errno.EROFS, "this shard is read-only", str(path))
+
+    def allocate(self, fd: int, size: int) -> None:
+        """Nothing."""
+
+    def write(self, fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
+        """Nothing."""
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Nothing."""
+
+    def sync_data(self, fd: int) -> None:
+        """Nothing."""
+
+    def sync(self, fd: int) -> None:
+        """Nothing."""
+
+    def sync_directory(self, path: Path) -> None:
+        """Nothing."""
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Nothing."""
+
+    def unlink(self, path: Path) -> None:
+        """Nothing."""
+
+
 class FileLock:
     """A lock held by this process (flock) until `release` or its death; the file itself means nothing."""
 

@@ -59,10 +59,8 @@ def load(data: Path) -> DirectoryIdentity:
         raise DirectoryInvalid(f"{path} cannot be read: {error.strerror}") from error
     identity = _decode(path, text)
     for shard in range(identity.shards):
-        if not (shard_path(data, shard) / manifest.NAME).is_file():
-            raise DirectoryInvalid(
-                f"shard {shard} of {data} has no manifest; is the right disk mounted, is the copy whole?"
-            )
+        if not shard_path(data, shard).is_dir():
+            raise DirectoryInvalid(f"{data} has no shard {shard}; is the right disk mounted, is the copy whole?")
     return identity
 
 

@@ -27,7 +27,7 @@ from kio.limits import KEY_BYTES_MAX, MIB, OPEN_SEGMENTS, SEGMENT_BYTES_CEILING,
 from kio.log import Log
 from kio.segments import _engine, _hints, _scan, format
 from kio.segments.chain import SegmentChain
-from kio.segments.disk import DISK, Disk, lock_file
+from kio.segments.disk import DISK, Disk, UnchangingDisk, lock_file
 from kio.segments.identity import DirectoryIdentity
 from kio.segments.jobs import Job
 from kio.segments.manifest import Manifest
@@ -50,6 +50,9 @@ class StoreOptions:
     value_bytes_max: int = VALUE_BYTES_MAX
     #: "always" parks what is not durable; the other two answer at once.
     sync: str = "interval"
+    #: Why the disk failed this shard in an earlier life of the worker: it is opened for reading, and not changed, until
+    #: an operator has started the daemon anew. Empty: it takes writes.
+    read_only_reason: str = ""
 
 
 class Executed(NamedTuple):
@@ -74,7 +77,7 @@ class Store:
         self.shard = shard
         self._identity = identity
         self._options = options
-        self._disk = disk
+        self._disk = disk = UnchangingDisk() if options.read_only_reason else disk
         self._log = Log(__name__, shard=shard)
         self._lock = lock_file(path / "LOCK")
         # Owned by the store's thread.
@@ -315,8 +318,12 @@ class Store:
         engine.suspect_lsn = recovered.suspect_lsn
         engine.start_at(recovered.lsn, recovered.lsn)
         epoch = recovered.epoch if recovered.was_clean else recovered.epoch + 1
-        self._manifest.append({"t": "open"}, {"t": "epoch", "epoch": epoch})
-        chain.begin(epoch)
+        if self._options.read_only_reason:
+            chain.epoch = recovered.epoch
+            self._become_read_only(self._options.read_only_reason)
+        else:
+            self._manifest.append({"t": "open"}, {"t": "epoch", "epoch": epoch})
+            chain.begin(epoch)
         self._log.info(
             "open",
             keys=engine.count_keys(),

@@ -8,6 +8,7 @@ shards go on; any other error ends the process with a `failed` message, and the 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import gc
 import os
 import signal
@@ -84,7 +85,8 @@ def _open_shards(sock: socket.socket, configure: control.Message) -> dict[int, S
     for number in configure["shards"]:
         started = time.monotonic()
         try:
-            store = _open_when_unlocked(identity.shard_path(data, number), directory, number, options)
+            held = dataclasses.replace(options, read_only_reason=configure["read_only"].get(number, ""))
+            store = _open_when_unlocked(identity.shard_path(data, number), directory, number, held)
         except DirectoryInUse:
             raise  # somebody else serves it: not the shard's fault, and worth another try
         except StorageError as error:

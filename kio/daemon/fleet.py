@@ -92,6 +92,12 @@ class Worker(Child):
     is_up: bool = False
     shard_stats: dict[int, dict[str, Any]] = field(default_factory=dict)
 
+    @property
+    def read_only(self) -> dict[int, str]:
+        """The shards that the disk has failed, and why: they stay read-only however often the worker starts."""
+        stats = self.shard_stats.items()
+        return {number: each.get("reason", "") for number, each in stats if each.get("state") == "read-only"}
+
 
 class Fleet:
     """The router and the workers.
@@ -224,7 +230,7 @@ class Fleet:
             self._log_exit(child, now)
             return
         child.is_connected = True
-        process.post(child.configure)
+        process.post(child.configure | ({"read_only": child.read_only} if isinstance(child, Worker) else {}))
         _log.debug("child started", child=child.name, pid=process.pid, incarnation=child.life.incarnation)
         if child is self.router:
             for worker in self.workers:

@@ -6,7 +6,9 @@ strace slows, orders and breaks the calls of a running worker; see strace.py.
 
 from __future__ import annotations
 
+import os
 import selectors
+import signal
 import time
 
 from tests.cluster.conftest import Chance
@@ -173,6 +175,12 @@ def test_an_fdatasync_that_fails_is_never_acknowledged_and_makes_the_shard_read_
             assert told[broken]["state"] == "read-only"
             assert told[broken]["reason"]
             assert not probe.failures(), f"another shard failed: {probe.failures()[:3]}"
+        # A new process must not make of it what the disk did not: only an operator's restart of the daemon does.
+        os.kill(daemon.worker_pid(0), signal.SIGKILL)
+        with Wire(daemon.url) as wire:
+            wait_until(lambda: wire.request(GET, 0, old)[1] == b"durable", 10, "the worker to serve again", 0.1)
+            assert wire.request(SET, 0, new, b"2")[0] == SHARD_READ_ONLY, "a restarted worker took writes again"
+            assert daemon.shard_stats()[broken]["state"] == "read-only"
         daemon.kill_everything()
         daemon.restart()
         with Wire(daemon.url) as wire:

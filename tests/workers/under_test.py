@@ -64,6 +64,7 @@ class WorkerUnderTest:
             segment_bytes=MIB,
             open_segments=16,
             max_value_bytes=MIB,
+            read_only={},
             log_level="info",
             log_format="text",
         )
