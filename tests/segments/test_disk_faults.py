@@ -1,4 +1,4 @@
-"""A disk that is full or fails: what is refused leaves no trace, what was acknowledged stays, and room brings writes back."""
+"""A full or failing disk: what is refused leaves no trace, what was acknowledged stays, and room brings writes back."""
 
 from __future__ import annotations
 
