@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import select
 import socket
+import struct
 from collections import deque
 from itertools import islice
 from typing import Final
@@ -23,6 +24,8 @@ from kio.errors import ConnectionLost, FrameTooLarge, KioError, Timeout
 
 #: Buffers that one sendmsg takes; the kernel's bound is 1024.
 SEND_BUFFERS_MAX: Final = 256
+#: struct linger: on, for no time at all.
+RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
 class Channel:
@@ -66,6 +69,15 @@ class Channel:
         self.is_broken = True
         self._socket.close()
 
+    def abort(self) -> None:
+        """Close the socket and take back what the daemon has not read yet, as far as a reset does.
+
+        A write that was given up must not be found in the daemon's receive queue after a later write of the same key,
+        which may have come over another connection.
+        """
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        self.close()
+
     def is_stale(self) -> bool:
         """Whether an idle channel has something to read: the daemon closed it, or talks out of turn."""
         return bool(self._poll.poll(0))
@@ -81,7 +93,7 @@ class Channel:
         try:
             self._exchange(requests, replies, waiting, deadline)
         except (KioError, OSError) as caught:
-            self.close()
+            self.abort()
             error = self._lost(caught) if not isinstance(caught, KioError) else caught
             sent = {place for place, _ in waiting.values()}
             for place, reply in enumerate(replies):
@@ -89,7 +101,7 @@ class Channel:
                     has_effect = place in sent and requests[place].is_write
                     replies[place] = Reply(error=own_error(error, has_effect))
         except BaseException:
-            self.close()
+            self.abort()
             raise
         return [reply for reply in replies if reply is not None]
 

@@ -16,6 +16,7 @@ from collections import deque
 from typing import Final
 
 from kio import clock
+from kio.client.channel import RESET_ON_CLOSE
 from kio.client.options import Options, reason, unreachable
 from kio.client.protocol import Limits, Protocol, Reply, Request
 from kio.client.retry import Deadline, own_error
@@ -146,7 +147,9 @@ class Multiplexer(asyncio.BufferedProtocol):
     def _close_if_silent(self) -> None:
         """After a request timed out: give the connection up if nothing at all has come for long."""
         silent_s = clock.monotonic_s() - self._heard_s
-        if silent_s >= SILENT_S_MAX:
+        if silent_s >= SILENT_S_MAX and self._transport is not None:
+            # As Channel.abort: what the daemon has not read must not be found after a later write.
+            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             self._break(ConnectionLost(f"{self._options.url} has been silent for {silent_s:.1f} s"))
 
     def _break(self, error: KioError) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgpack
 
@@ -66,19 +66,21 @@ Script = Callable[[int, list[Any]], Any]
 
 
 class ReferenceServer:
+    HELLO: ClassVar[dict[str, Any]] = {
+        "protocol": wire.PROTOCOL_VERSION,
+        "server": "reference",
+        "shards": 2,
+        "frame_bytes_max": 8 << 20,
+        "key_bytes_max": 65_535,
+        "value_bytes_max": 1 << 20,
+        "frame_keys_max": 65_536,
+    }
+
     def __init__(self, path: Path | None = None) -> None:
         self.keyspaces: dict[int, dict[bytes, bytes]] = {}
         self.script: Script = lambda op, arguments: None
         self.greeting: Any = None
-        self.hello: dict[str, Any] = {
-            "protocol": wire.PROTOCOL_VERSION,
-            "server": "reference",
-            "shards": 2,
-            "frame_bytes_max": 8 << 20,
-            "key_bytes_max": 65_535,
-            "value_bytes_max": 1 << 20,
-            "frame_keys_max": 65_536,
-        }
+        self.hello: dict[str, Any] = dict(self.HELLO)
         #: Value bytes of one reply to get_many; keys beyond it are answered ReplyTooLarge.
         self.reply_bytes_max = 64 << 20
         #: Send replies in pieces of this many bytes.

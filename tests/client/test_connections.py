@@ -160,6 +160,25 @@ def test_of_a_lost_connection_what_was_not_sent_was_not_applied(server: Referenc
     assert channel.is_broken
 
 
+def test_a_call_that_is_given_up_resets_its_connection_so_that_unread_writes_are_dropped() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as threads:
+
+        def answer_the_hello() -> socket.socket:
+            connection, _ = listener.accept()
+            connection.recv(1000)
+            connection.sendall(wire.encode_frame([1, 0, ReferenceServer.HELLO]))
+            return connection
+
+        accepted = threads.submit(answer_the_hello)
+        port = listener.getsockname()[1]
+        with kio.connect(f"kio://127.0.0.1:{port}", timeout=0.2) as db, accepted.result() as connection:
+            with pytest.raises(Timeout):
+                db.set("k", b"v")
+            connection.recv(1000)
+            with pytest.raises(ConnectionResetError):
+                connection.recv(1000)
+
+
 def test_a_closed_client_says_so(connect: Any, server: ReferenceServer) -> None:
     db = connect(server.url)
     view = db.with_options(keyspace=1)
