@@ -9,6 +9,7 @@
       _gather.pxd    operations to shards, answers to replies, deadlines, bounds: the heart, in plain C
       _request.pxd   requests in their connection's order
       _batch.pxd     operations in flight to a shard
+      _handles.pxd   names of the rare requests that Python answers
       _msgpack.pxd   the part of msgpack that frames are made of
       _buffer.pxd    memory outside of the Python heap
 

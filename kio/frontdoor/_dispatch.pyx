@@ -30,8 +30,9 @@ from kio.frontdoor._buffer cimport (
 from kio.frontdoor._gather cimport (
     KEY_BYTES_MAX, Gather, gather_account, gather_add, gather_begin, gather_close, gather_deliver, gather_end,
     gather_expire, gather_fail, gather_fail_shard, gather_free, gather_init, gather_key, gather_let_go, gather_may_take,
-    gather_pop_gathered, gather_set_deadline, handle_find, handle_new, handle_take,
+    gather_pop_gathered, gather_set_deadline,
 )
+from kio.frontdoor._handles cimport handle_find, handle_new, handle_take
 from kio.frontdoor._msgpack cimport Reader, load32, read_bytes
 from kio.frontdoor._native cimport *
 from kio.frontdoor._request cimport (
@@ -365,7 +366,7 @@ cdef class Dispatch:
             gather_fail(&self._gather, c, frame.id, BAD_REQUEST)
             return 0
         r = gather_begin(&self._gather, c, frame.id, <uint8_t>frame.op, frame.deadline_ms, n, False, 0)
-        handle_new(&self._gather, r)
+        handle_new(&self._gather.handles, r)
         if frame.op == OP_HELLO:
             c.stage = GREETING
         self._events.append(Asked(r.handle, self._id(c), frame.op, arguments))
@@ -376,10 +377,10 @@ cdef class Dispatch:
 
         The answer to a hello opens its connection for requests.
         """
-        cdef Request* r = handle_find(&self._gather, handle)
+        cdef Request* r = handle_find(&self._gather.handles, handle)
         if r == NULL:
             return
-        handle_take(&self._gather, r)
+        handle_take(&self._gather.handles, r)
         if r.op == OP_HELLO:
             r.connection.stage = READY
         self._answer(r, ENCODED, result)
@@ -389,11 +390,11 @@ cdef class Dispatch:
 
         The refusal of a hello closes its connection once it is flushed.
         """
-        cdef Request* r = handle_find(&self._gather, handle)
+        cdef Request* r = handle_find(&self._gather.handles, handle)
         cdef bytes text = message.encode()
         if r == NULL:
             return
-        handle_take(&self._gather, r)
+        handle_take(&self._gather.handles, r)
         if r.op == OP_HELLO:
             r.connection.stage = CLOSING
         self._answer(r, code | (MAYBE_APPLIED if maybe_applied else 0), text)
@@ -412,7 +413,7 @@ cdef class Dispatch:
         cdef uint32_t i
         cdef uint64_t deadline
         cdef Request* r
-        cdef Request* asked = handle_find(&self._gather, handle)
+        cdef Request* asked = handle_find(&self._gather.handles, handle)
         if not shards or not all(0 <= shard < self._gather.shard_count for shard in shards):
             raise IndexError(f"a fan-out to shards {shards}, of {self._gather.shard_count}")
         if asked == NULL:
@@ -444,9 +445,9 @@ cdef class Dispatch:
                     break
                 events.append(Gathered(r.handle, _replies_of(r)))
                 gather_let_go(r)
-        for i in range(self._gather.dropped.count):
-            events.append(Dropped(self._gather.dropped.data[i]))
-        self._gather.dropped.count = 0
+        for i in range(self._gather.handles.dropped.count):
+            events.append(Dropped(self._gather.handles.dropped.data[i]))
+        self._gather.handles.dropped.count = 0
         if events:
             self._events = []
         return events
@@ -455,7 +456,7 @@ cdef class Dispatch:
     def has_news(self) -> bool:
         """Whether `take_events`, `take_batches` or `outputs` has something to give."""
         cdef uint32_t number
-        if self._events or self._gather.gathered != NULL or self._gather.dropped.count or self._gather.dirty.count:
+        if self._events or self._gather.gathered != NULL or self._gather.handles.dropped.count or self._gather.dirty.count:
             return True
         for number in range(self._gather.shard_count):
             if self._gather.shards[number].building != NULL:

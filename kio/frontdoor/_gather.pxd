@@ -4,7 +4,7 @@
 # way. Every operation of a request ends in `gather_settle`, once; the last one completes the request; a request that is
 # complete and at the head of its connection leaves as bytes.
 # A request is held open by one pending count between `gather_begin` and `gather_end`, so that it is not complete while
-# its operations are being added. A rare request is held open the same way by its handle until it is answered.
+# its operations are being added. A rare request is held open the same way by its handle (_handles.pxd).
 # Python's part (events, messages as bytes objects) is in _dispatch.pyx.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -19,6 +19,7 @@ from kio.frontdoor._batch cimport (
 from kio.frontdoor._buffer cimport (
     Numbers, allocate, buffer_append, buffer_free, buffer_length, numbers_add, numbers_free, release, resize,
 )
+from kio.frontdoor._handles cimport Handles, handle_drop, handle_find, handles_free
 from kio.frontdoor._native cimport (
     CODES, INTERNAL_ERROR, KEY_EMPTY, KEY_TOO_LARGE, OP_MANY, OVERLOADED, REPLY_TOO_LARGE, SHARD_DOWN, TIMEOUT,
     VALUE_TOO_LARGE, Text, is_write, put_reply,
@@ -60,11 +61,7 @@ cdef struct Gather:
     uint64_t errors[CODES]      # how many of each were encoded
     uint64_t late               # operations answered when nobody waited any more
     Numbers dirty               # indices of connections with new output
-    Request** rare              # requests that wait for Python, by the low half of their handle
-    uint64_t rare_capacity
-    uint64_t rare_generation
-    Numbers free_handles
-    Numbers dropped             # handles that nobody waits for any more
+    Handles handles             # of rare requests
     Request* gathered           # complete fan-outs, the first one first
     Request* gathered_last
 
@@ -79,45 +76,6 @@ cdef inline void gather_init(Gather* g, uint32_t shards) noexcept nogil:
         g.shards[i].is_up = True
         g.shards[i].first_id = g.shards[i].next_id = g.shards[i].untaken_id = 1
     g.turn = 1
-
-
-# --- handles of rare requests
-
-
-cdef inline void handle_new(Gather* g, Request* r) noexcept nogil:
-    # `r` is pending until `handle_take` or `handle_drop`.
-    cdef uint64_t index
-    if g.free_handles.count:
-        g.free_handles.count -= 1
-        index = g.free_handles.data[g.free_handles.count]
-    else:
-        index = g.rare_capacity
-        g.rare_capacity += 1
-        g.rare = <Request**>resize(g.rare, g.rare_capacity * sizeof(Request*))
-    g.rare_generation += 1
-    g.rare[index] = r
-    r.handle = g.rare_generation << 32 | index
-
-
-cdef inline Request* handle_find(Gather* g, uint64_t handle) noexcept nogil:
-    cdef uint64_t index = handle & 0xFFFFFFFFU
-    if index >= g.rare_capacity or g.rare[index] == NULL or g.rare[index].handle != handle:
-        return NULL
-    return g.rare[index]
-
-
-cdef inline void handle_take(Gather* g, Request* r) noexcept nogil:
-    # The handle is good for nothing any more.
-    g.rare[r.handle & 0xFFFFFFFFU] = NULL
-    numbers_add(&g.free_handles, r.handle & 0xFFFFFFFFU)
-    r.handle = 0
-
-
-cdef inline void handle_drop(Gather* g, Request* r) noexcept nogil:
-    # Nobody waits any more for what Python was to answer.
-    numbers_add(&g.dropped, r.handle)
-    handle_take(g, r)
-    r.pending -= 1
 
 
 # --- replies
@@ -167,7 +125,7 @@ cdef inline void gather_complete(Gather* g, Request* r) noexcept nogil:
     if not r.is_fan_out:
         if r.connection.head == r:
             gather_flush(g, r.connection)
-    elif handle_find(g, r.handle) == NULL:
+    elif handle_find(&g.handles, r.handle) == NULL:
         request_leave(r)
     else:
         r.pending += 1  # until Python has taken it
@@ -344,7 +302,7 @@ cdef inline void gather_close(Gather* g, Connection* c) noexcept nogil:
         wheel_remove(&g.wheel, r)
         r.is_answered = True
         if r.handle:
-            handle_drop(g, r)
+            handle_drop(&g.handles, r)
         request_leave(r)
 
 
@@ -359,7 +317,7 @@ cdef inline void gather_expire_one(Gather* g, Request* r) noexcept nogil:
     if not r.is_batch:
         r.status = status
         if r.handle:
-            handle_drop(g, r)
+            handle_drop(&g.handles, r)
     else:
         for i in range(r.count):
             if r.results[i].status == PENDING:
@@ -501,7 +459,5 @@ cdef inline void gather_free(Gather* g) noexcept nogil:
         gather_let_go(r)
         r = gather_pop_gathered(g)
     release(g.shards)
-    release(g.rare)
     numbers_free(&g.dirty)
-    numbers_free(&g.free_handles)
-    numbers_free(&g.dropped)
+    handles_free(&g.handles)

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgpack
 
-from kio import wire
+from kio import hashing, wire
 from kio.frontdoor._dispatch import Dispatch
 from kio.frontdoor.events import Asked, Event
 from tests.frontdoor.backend import Shards
@@ -30,6 +30,17 @@ def unpack(stream: bytes) -> list[list[Any]]:
         replies.append(msgpack.unpackb(stream[at + 4 : at + 4 + length]))
         at += 4 + length
     return replies
+
+
+def key_of(shard: int, shards: int) -> bytes:
+    """Some key that this one of `shards` shards owns."""
+    keys = (b"key %d" % i for i in range(10_000))
+    return next(key for key in keys if hashing.shard_of(hashing.routed_hash(key, SEED), shards) == shard)
+
+
+def codes(replies: list[list[Any]]) -> list[tuple[int, int, bool]]:
+    """(id, code, maybe_applied) of error replies."""
+    return [(reply[0], reply[1], reply[3]) for reply in replies]
 
 
 class Peer:
