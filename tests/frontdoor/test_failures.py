@@ -12,7 +12,7 @@ from kio.frontdoor._dispatch import Dispatch
 from kio.frontdoor.events import Asked, Dropped, Gathered
 from kio.opbatch import Reply
 from tests.frontdoor.backend import Shards, encode
-from tests.frontdoor.peer import SEED, Peer, turn
+from tests.frontdoor.peer import SEED, Peer, codes, key_of, turn
 
 SHARDS = 2
 DOWN = errors.ShardDown.code
