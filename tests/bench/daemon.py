@@ -26,7 +26,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import psutil
 import redis
@@ -57,7 +57,7 @@ class Redis:
     """redis-py under the names of kio's client."""
 
     def __init__(self, port: int) -> None:
-        self._redis: Any = redis.Redis(port=port)
+        self._redis = cast(Any, redis.Redis(port=port))
         self.get: Callable[[bytes], bytes | None] = self._redis.get
         self.set: Callable[[bytes, bytes], object] = self._redis.set
         self.get_many: Callable[[list[bytes]], object] = self._redis.mget

@@ -2,8 +2,8 @@
 
     python -m tests.bench.readme [--kernel FILE] [--daemon FILE]
 
-Each FILE is what `python -m tests.bench.kernel --json` or `python -m tests.bench.daemon --json` printed; without it that
-bench is run now. Only the text between the two marks changes.
+Each FILE is what `python -m tests.bench.kernel --json` or `python -m tests.bench.daemon --json` printed; without it
+that bench is run now. Only the text between the two marks changes.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""The README: what it shows is run, what it claims is compared."""
