@@ -116,7 +116,13 @@ def test_a_failed_sync_makes_the_shard_read_only_until_the_operator_acts(sync: s
         assert daemon.shard_stats()[0]["reason"]
         assert daemon.http_get("/readyz")[0] == 503
         os.kill(daemon.worker_pid(0), 9)
-        wait_until(lambda: wire.request(SET, 0, b"later", b"4")[0] == OK, 10, "writes after the restart", 0.05)
+        wait_until(lambda: wire.request(GET, 0, b"old")[:2] == [OK, b"1"], 10, "the worker to serve again", 0.05)
+        assert wire.request(SET, 0, b"later", b"4")[0] == SHARD_READ_ONLY, "a new process takes for healed what is not"
+        daemon.stop()
+        daemon.restart()
+        with Wire(daemon.url) as again:
+            assert again.call(GET, 0, b"old") == b"1"
+            assert again.call(SET, 0, b"later", b"5") is True
 
 
 @contextlib.contextmanager
