@@ -164,12 +164,15 @@ cdef void _remove_keyspace(Engine engine, uint8_t keyspace) noexcept nogil:
     cdef Page* page
     cdef Record header
     cdef uint64_t room
+    cdef const uint8_t* record
     for p in range(PAGES):
         page = &engine.keydir.pages[p]
         removed = 0
         for at in range(page.slots):
-            if page.words[at] != 0 and kio_guarded_header(&header, engine.address(page.words[at], &room), room) == 1 \
-                    and header.keyspace == keyspace:
+            if page.words[at] == 0:
+                continue
+            record = engine.address(page.words[at], &room)
+            if kio_guarded_header(&header, record, room) == 1 and header.keyspace == keyspace:
                 engine.segments[word_slot(page.words[at])].live_bytes -= record_bytes(&header)
                 page.words[at] = 0
                 removed += 1
