@@ -61,7 +61,8 @@ class Shards:
         items: list[Any] = page
         if what == wire.SCAN_ITEMS:
             items = [part for key in page for part in (key, self.keys[shard][o.keyspace, key])]
-        return struct.pack("<Q", more) + msgpack.packb(items)
+        packed: bytes = msgpack.packb(items)
+        return struct.pack("<Q", more) + packed
 
 
 def encode(batch: bytes, replies: list[Reply]) -> bytes:

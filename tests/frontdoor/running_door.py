@@ -59,7 +59,9 @@ class RunningDoor:
         is_holding: True: batches are kept in `held`, not answered.
     """
 
-    def __init__(self, listener: socket.socket | None = None, *, dispatch: dict[str, Any] | None = None, **door: Any):
+    def __init__(
+        self, listener: socket.socket | None = None, *, dispatch: dict[str, Any] | None = None, **door: Any
+    ) -> None:
         self.shards = Shards(SHARDS)
         self.is_holding = False
         self.held: list[bytes] = []

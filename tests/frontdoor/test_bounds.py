@@ -30,7 +30,7 @@ def settled_allocations() -> tuple[int, int]:
 # --- bounds
 
 
-def test_past_the_hard_bound_of_a_shard_operations_are_overloaded_and_not_applied():
+def test_past_the_hard_bound_of_a_shard_operations_are_overloaded_and_not_applied() -> None:
     dispatch, shards = Dispatch(1, SEED, shard_operations_max=10), Shards(1)
     first, second = Peer(dispatch), Peer(dispatch)
     first.send(1, wire.OP_SET_MANY, 0, [b"%d" % (i // 2) for i in range(16)])
@@ -42,7 +42,7 @@ def test_past_the_hard_bound_of_a_shard_operations_are_overloaded_and_not_applie
     assert sorted(key for _, key in shards.keys[0]) == [b"0", b"1", b"10", b"11", *(b"%d" % i for i in range(2, 8))]
 
 
-def test_bytes_in_flight_are_bounded_but_one_large_operation_always_passes():
+def test_bytes_in_flight_are_bounded_but_one_large_operation_always_passes() -> None:
     dispatch, shards = Dispatch(1, SEED, shard_bytes_max=1_000), Shards(1)
     first, second = Peer(dispatch), Peer(dispatch)
     first.send(1, wire.OP_SET, 0, b"k", bytes(5_000))
@@ -52,7 +52,7 @@ def test_bytes_in_flight_are_bounded_but_one_large_operation_always_passes():
     assert codes(second.replies()) == [(1, errors.Overloaded.code, False)]
 
 
-def test_a_connection_past_its_bound_is_paused_and_goes_on_when_half_is_answered():
+def test_a_connection_past_its_bound_is_paused_and_goes_on_when_half_is_answered() -> None:
     dispatch, shards = Dispatch(1, SEED, connection_requests_max=8), Shards(1)
     peer = Peer(dispatch)
     peer.feed(b"".join(frame(id, wire.OP_SET, 0, b"%d" % id, b"v") for id in range(20)))
@@ -73,7 +73,7 @@ def test_a_connection_past_its_bound_is_paused_and_goes_on_when_half_is_answered
     assert not dispatch.is_paused(peer.id)
 
 
-def test_a_connection_that_fills_a_shard_to_its_soft_bound_is_paused_and_others_are_not():
+def test_a_connection_that_fills_a_shard_to_its_soft_bound_is_paused_and_others_are_not() -> None:
     dispatch, shards = Dispatch(1, SEED, shard_operations_max=20), Shards(1)
     greedy, modest = Peer(dispatch), Peer(dispatch)
     greedy.feed(b"".join(frame(id, wire.OP_GET, 0, b"%d" % id) for id in range(15)))
@@ -86,7 +86,7 @@ def test_a_connection_that_fills_a_shard_to_its_soft_bound_is_paused_and_others_
     assert modest.replies() == [[1, 0, None]]
 
 
-def test_a_connection_that_does_not_take_its_replies_is_paused_and_gets_no_more_than_the_bound():
+def test_a_connection_that_does_not_take_its_replies_is_paused_and_gets_no_more_than_the_bound() -> None:
     dispatch, shards = Dispatch(1, SEED, reply_bytes_max=20 << 20), Shards(1)
     shards.keys[0][0, b"k"] = bytes(1 << 20)
     peer = Peer(dispatch)
@@ -108,7 +108,7 @@ def test_a_connection_that_does_not_take_its_replies_is_paused_and_gets_no_more_
     assert not dispatch.is_paused(peer.id)
 
 
-def test_a_value_larger_than_the_reply_bound_passes_alone():
+def test_a_value_larger_than_the_reply_bound_passes_alone() -> None:
     dispatch, shards = Dispatch(1, SEED, reply_bytes_max=1_000), Shards(1)
     shards.keys[0][0, b"k"] = bytes(5_000)
     peer = Peer(dispatch)
@@ -123,7 +123,7 @@ def test_a_value_larger_than_the_reply_bound_passes_alone():
     assert [entry[:2] for entry in failed] == [[1, errors.ReplyTooLarge.code]]
 
 
-def test_batches_are_cut_so_that_no_message_grows_without_end(dispatch: Dispatch):
+def test_batches_are_cut_so_that_no_message_grows_without_end(dispatch: Dispatch) -> None:
     peer = Peer(dispatch)
     key = key_of(0, SHARDS)
     for id in range(5):
@@ -140,7 +140,7 @@ def test_batches_are_cut_so_that_no_message_grows_without_end(dispatch: Dispatch
 # --- bounds over all connections
 
 
-def test_when_half_frames_fill_the_memory_the_largest_are_refused_and_their_connections_live():
+def test_when_half_frames_fill_the_memory_the_largest_are_refused_and_their_connections_live() -> None:
     dispatch, shards = Dispatch(1, SEED, half_frames_bytes_max=4 << 20), Shards(1)
     peers = [Peer(dispatch) for _ in range(8)]
     whole = frame(7, wire.OP_SET, 0, b"k", bytes(2 << 20))
@@ -159,7 +159,7 @@ def test_when_half_frames_fill_the_memory_the_largest_are_refused_and_their_conn
     assert [last for _, last in replies] == [[8, 0, None]] * 8
 
 
-def test_when_unsent_replies_fill_the_memory_only_those_with_many_of_them_get_no_more():
+def test_when_unsent_replies_fill_the_memory_only_those_with_many_of_them_get_no_more() -> None:
     dispatch, shards = Dispatch(1, SEED, unsent_bytes_max=8 << 20), Shards(1)
     shards.keys[0][0, b"k"] = bytes(1 << 20)
     lazy = [Peer(dispatch) for _ in range(4)]
@@ -184,7 +184,7 @@ def test_when_unsent_replies_fill_the_memory_only_those_with_many_of_them_get_no
 # --- closed connections, and memory
 
 
-def test_closing_frees_at_once_what_is_not_in_flight_and_the_rest_with_its_reply(dispatch: Dispatch):
+def test_closing_frees_at_once_what_is_not_in_flight_and_the_rest_with_its_reply(dispatch: Dispatch) -> None:
     shards = Shards(SHARDS)
     idle = settled_allocations()
     peers = [Peer(dispatch) for _ in range(200)]
@@ -210,7 +210,7 @@ def test_closing_frees_at_once_what_is_not_in_flight_and_the_rest_with_its_reply
     assert blocks <= idle[0] + 12
 
 
-def test_100_000_requests_of_connections_that_come_and_go_leave_nothing_behind():
+def test_100_000_requests_of_connections_that_come_and_go_leave_nothing_behind() -> None:
     base = settled_allocations()
     dispatch, shards = Dispatch(SHARDS, SEED, connection_requests_max=64), Shards(SHARDS)
     chance = random.Random(7)
@@ -260,7 +260,7 @@ def test_100_000_requests_of_connections_that_come_and_go_leave_nothing_behind()
     assert live_allocations() == base
 
 
-def test_a_dispatch_that_goes_away_with_everything_in_flight_frees_it_all():
+def test_a_dispatch_that_goes_away_with_everything_in_flight_frees_it_all() -> None:
     base = settled_allocations()
     dispatch = Dispatch(SHARDS, SEED)
     open_, closed = Peer(dispatch), Peer(dispatch)

@@ -25,7 +25,7 @@ def reset(client: SocketClient) -> None:
     client.close()
 
 
-def test_clients_are_served_over_tcp_and_unix_at_once():
+def test_clients_are_served_over_tcp_and_unix_at_once() -> None:
     with RunningDoor() as door, door.client() as tcp, SocketClient(door.unix_address, socket.AF_UNIX) as unix:
         assert tcp.ask(wire.OP_SET, 0, b"k", b"v") == [0, True]
         assert unix.ask(wire.OP_GET_MANY, 0, [b"k", b"l"]) == [0, [b"v", None]]
@@ -33,7 +33,7 @@ def test_clients_are_served_over_tcp_and_unix_at_once():
         assert tcp.ask(wire.OP_COUNT, 0) == [0, [3, 3]]
 
 
-def test_clients_are_served_over_ipv6():
+def test_clients_are_served_over_ipv6() -> None:
     try:
         listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
     except OSError:
@@ -43,7 +43,7 @@ def test_clients_are_served_over_ipv6():
         assert [c.peer for c in door.door._connections.values()] == [f"[::1]:{client.sock.getsockname()[1]}"]
 
 
-def test_the_hello_tells_the_bounds():
+def test_the_hello_tells_the_bounds() -> None:
     with RunningDoor() as door, door.client() as client:
         assert client.hello == [
             0,
@@ -70,20 +70,20 @@ def test_the_hello_tells_the_bounds():
         (None, errors.BadRequest.code),
     ],
 )
-def test_a_hello_that_does_not_do_is_answered_and_the_connection_closed(hello: object, code: int):
+def test_a_hello_that_does_not_do_is_answered_and_the_connection_closed(hello: object, code: int) -> None:
     with RunningDoor() as door, door.client(greet=False) as client:
         client.send(5, wire.OP_HELLO, hello)
         assert client.reply()[:2] == [5, code]
         assert client.is_closed()
 
 
-def test_a_client_of_a_later_version_gets_ours():
+def test_a_client_of_a_later_version_gets_ours() -> None:
     with RunningDoor() as door, door.client(greet=False) as client:
         client.send(5, wire.OP_HELLO, {"protocol": 7, "client": "later", "new": True})
         assert client.reply()[2]["protocol"] == 1
 
 
-def test_connections_inherit_no_delay_and_keepalive():
+def test_connections_inherit_no_delay_and_keepalive() -> None:
     with RunningDoor() as door, door.client():
         (connection,) = door.door._connections.values()
         assert connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -94,7 +94,7 @@ def test_connections_inherit_no_delay_and_keepalive():
 @pytest.mark.parametrize(
     "first", [b"POST / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\n", b"Host: kio\r\n", b"\xff\x00\n\x1b[2J"]
 )
-def test_what_is_not_the_protocol_is_answered_closed_and_logged(first: bytes, caplog: pytest.LogCaptureFixture):
+def test_what_is_not_the_protocol_is_answered_closed_and_logged(first: bytes, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     with RunningDoor() as door, door.client(greet=False) as client:
         # Bytes that the door never reads must not cost the client the answer.
@@ -110,21 +110,21 @@ def test_what_is_not_the_protocol_is_answered_closed_and_logged(first: bytes, ca
     assert "\x1b" not in line
 
 
-def test_a_connection_without_a_hello_is_closed_in_time():
+def test_a_connection_without_a_hello_is_closed_in_time() -> None:
     with RunningDoor(hello_timeout_s=0.2) as door, door.client() as greeted, door.client(greet=False) as silent:
         silent.sock.sendall(HELLO[:5])
         assert silent.is_closed()
         assert greeted.ask(wire.OP_PING, b"x") == [0, b"x"]
 
 
-def test_a_half_frame_without_progress_is_closed_and_an_idle_connection_is_not():
+def test_a_half_frame_without_progress_is_closed_and_an_idle_connection_is_not() -> None:
     with RunningDoor(stall_timeout_s=0.3) as door, door.client() as idle, door.client() as half:
         half.sock.sendall(frame(1, wire.OP_SET, 0, b"k", b"v")[:-1])
         assert half.is_closed()
         assert idle.ask(wire.OP_PING, b"x") == [0, b"x"]
 
 
-def test_a_half_frame_that_makes_progress_lives():
+def test_a_half_frame_that_makes_progress_lives() -> None:
     with RunningDoor(stall_timeout_s=0.3) as door, door.client() as slow:
         for byte in frame(1, wire.OP_SET, 0, b"k", b"v"):
             slow.sock.sendall(bytes([byte]))
@@ -132,7 +132,7 @@ def test_a_half_frame_that_makes_progress_lives():
         assert slow.reply() == [1, 0, True]
 
 
-def test_a_client_that_does_not_read_its_replies_is_closed_and_others_notice_nothing():
+def test_a_client_that_does_not_read_its_replies_is_closed_and_others_notice_nothing() -> None:
     with RunningDoor(stall_timeout_s=0.3) as door, door.client() as lazy, door.client() as other:
         other.ask(wire.OP_SET, 0, b"k", bytes(1 << 20))
         for id in range(60):
@@ -141,7 +141,7 @@ def test_a_client_that_does_not_read_its_replies_is_closed_and_others_notice_not
         assert other.ask(wire.OP_PING, b"x") == [0, b"x"]
 
 
-def test_replies_larger_than_any_socket_buffer_arrive_whole_at_a_slow_reader():
+def test_replies_larger_than_any_socket_buffer_arrive_whole_at_a_slow_reader() -> None:
     with RunningDoor() as door, door.client() as client:
         values = [os.urandom(1 << 20) for _ in range(20)]
         for i, value in enumerate(values):
@@ -154,7 +154,7 @@ def test_replies_larger_than_any_socket_buffer_arrive_whole_at_a_slow_reader():
         assert not door.door._unsent
 
 
-def test_a_pipeline_longer_than_the_bound_is_answered_whole():
+def test_a_pipeline_longer_than_the_bound_is_answered_whole() -> None:
     with RunningDoor(dispatch={"connection_requests_max": 16}) as door, door.client() as client:
         count = 20_000
         stream = b"".join(frame(id, wire.OP_SET, 0, b"%d" % (id % 100), b"v") for id in range(count))
@@ -164,7 +164,7 @@ def test_a_pipeline_longer_than_the_bound_is_answered_whole():
         sender.join()
 
 
-def test_a_connection_that_never_stops_does_not_starve_another():
+def test_a_connection_that_never_stops_does_not_starve_another() -> None:
     with RunningDoor() as door, door.client() as firehose, door.client() as modest:
         stream = b"".join(frame(id, wire.OP_EXISTS, 0, b"") for id in range(50_000))  # answered by the door itself
         stop = threading.Event()
@@ -194,7 +194,7 @@ def test_a_connection_that_never_stops_does_not_starve_another():
         assert sorted(waits)[25] < 1.0
 
 
-def test_connections_beyond_the_maximum_are_told_so(caplog: pytest.LogCaptureFixture):
+def test_connections_beyond_the_maximum_are_told_so(caplog: pytest.LogCaptureFixture) -> None:
     with RunningDoor(connections_max=2) as door, door.client() as first, door.client():
         with door.client(greet=False) as third:
             reply = third.reply()
@@ -221,7 +221,7 @@ class Exhausted(socket.socket):
 
 def test_accepting_goes_on_by_itself_when_descriptors_ran_out(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr("kio.frontdoor.door.ACCEPT_PAUSE_S", 0.1)
     listener = Exhausted(socket.AF_INET, socket.SOCK_STREAM)
     listener.bind(("127.0.0.1", 0))
@@ -231,7 +231,7 @@ def test_accepting_goes_on_by_itself_when_descriptors_ran_out(
     assert [record.getMessage() for record in caplog.records if "accepting rests" in record.getMessage()][1:] == []
 
 
-def test_a_reset_in_the_middle_of_everything_harms_nobody_and_leaves_no_descriptor():
+def test_a_reset_in_the_middle_of_everything_harms_nobody_and_leaves_no_descriptor() -> None:
     with RunningDoor() as door, door.client() as other:
         before = len(os.listdir("/proc/self/fd"))
         for round in range(100):
@@ -249,7 +249,7 @@ def test_a_reset_in_the_middle_of_everything_harms_nobody_and_leaves_no_descript
         assert door.dispatch.requests == 0
 
 
-def test_requests_of_a_closed_connection_are_dropped_with_it():
+def test_requests_of_a_closed_connection_are_dropped_with_it() -> None:
     with RunningDoor() as door:
         door.is_holding = True
         client = door.client()
@@ -263,14 +263,14 @@ def test_requests_of_a_closed_connection_are_dropped_with_it():
         assert [type(event).__name__ for event in door.rare.events] == ["Asked", "Dropped"]
 
 
-def test_malformed_replies_are_logged_and_dropped(caplog: pytest.LogCaptureFixture):
+def test_malformed_replies_are_logged_and_dropped(caplog: pytest.LogCaptureFixture) -> None:
     with RunningDoor() as door, door.client() as client:
         door.act(lambda: door.door.deliver(b"no replies"))
         assert client.ask(wire.OP_GET, 0, b"k") == [0, None]
     assert "replies dropped" in caplog.text
 
 
-def test_a_deadline_is_kept_by_the_door():
+def test_a_deadline_is_kept_by_the_door() -> None:
     with RunningDoor() as door, door.client() as client:
         door.is_holding = True
         started = time.monotonic()
@@ -279,7 +279,7 @@ def test_a_deadline_is_kept_by_the_door():
         door.release()
 
 
-def test_drain_refuses_new_connections_and_requests_and_parts_when_all_is_answered():
+def test_drain_refuses_new_connections_and_requests_and_parts_when_all_is_answered() -> None:
     with RunningDoor() as door, door.client() as client, door.client() as late:
         door.is_holding = True
         client.send(1, wire.OP_SET, 0, b"k", b"v")

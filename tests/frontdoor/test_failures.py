@@ -28,7 +28,7 @@ def dispatch() -> Dispatch:
 # --- shards that are away
 
 
-def test_writes_that_were_sent_to_a_dead_worker_may_be_applied_and_queued_ones_are_not(dispatch: Dispatch):
+def test_writes_that_were_sent_to_a_dead_worker_may_be_applied_and_queued_ones_are_not(dispatch: Dispatch) -> None:
     peer = Peer(dispatch)
     key = key_of(0, SHARDS)
     peer.send(1, wire.OP_SET, 0, key, b"v")
@@ -45,7 +45,7 @@ def test_writes_that_were_sent_to_a_dead_worker_may_be_applied_and_queued_ones_a
     assert dispatch.shard_in_flight(0) == (0, 0)
 
 
-def test_a_batch_that_was_sealed_but_not_taken_is_not_sent_any_more(dispatch: Dispatch):
+def test_a_batch_that_was_sealed_but_not_taken_is_not_sent_any_more(dispatch: Dispatch) -> None:
     peer = Peer(dispatch)
     value = bytes(6 << 20)
     for id in range(3):
@@ -56,7 +56,7 @@ def test_a_batch_that_was_sealed_but_not_taken_is_not_sent_any_more(dispatch: Di
     assert codes(peer.replies()) == [(0, DOWN, False), (1, DOWN, False), (2, DOWN, False)]
 
 
-def test_other_shards_answer_as_ever_while_one_is_down(dispatch: Dispatch):
+def test_other_shards_answer_as_ever_while_one_is_down(dispatch: Dispatch) -> None:
     shards = Shards(SHARDS)
     peer = Peer(dispatch)
     dispatch.fail_shard(0)
@@ -70,7 +70,7 @@ def test_other_shards_answer_as_ever_while_one_is_down(dispatch: Dispatch):
     assert peer.replies() == [[2, 0, True]]
 
 
-def test_late_replies_of_a_dead_worker_are_dropped(dispatch: Dispatch):
+def test_late_replies_of_a_dead_worker_are_dropped(dispatch: Dispatch) -> None:
     shards = Shards(SHARDS)
     peer = Peer(dispatch)
     peer.send(1, wire.OP_SET, 0, key_of(0, SHARDS), b"v")
@@ -86,7 +86,7 @@ def test_late_replies_of_a_dead_worker_are_dropped(dispatch: Dispatch):
     assert peer.replies() == [[2, 0, None]]
 
 
-def test_a_fan_out_tells_which_shards_are_down(dispatch: Dispatch):
+def test_a_fan_out_tells_which_shards_are_down(dispatch: Dispatch) -> None:
     shards = Shards(SHARDS)
     peer = Peer(dispatch)
     peer.send(1, wire.OP_CLEAR, 0)
@@ -104,7 +104,7 @@ def test_a_fan_out_tells_which_shards_are_down(dispatch: Dispatch):
 # --- deadlines
 
 
-def test_a_request_past_its_deadline_is_answered_and_its_late_reply_dropped(dispatch: Dispatch):
+def test_a_request_past_its_deadline_is_answered_and_its_late_reply_dropped(dispatch: Dispatch) -> None:
     shards = Shards(SHARDS)
     peer = Peer(dispatch)
     peer.send(1, wire.OP_SET, 0, b"k", b"v", deadline_ms=100)
@@ -112,7 +112,6 @@ def test_a_request_past_its_deadline_is_answered_and_its_late_reply_dropped(disp
     peer.send(3, wire.OP_GET, 0, b"k")
     batches = dispatch.take_batches()
     peer.send(4, wire.OP_SET, 0, b"k", b"v", deadline_ms=100)
-    assert dispatch.has_deadlines
     dispatch.expire(peer.now_ms + 99)
     assert peer.replies() == []
     dispatch.expire(peer.now_ms + 100)
@@ -126,7 +125,7 @@ def test_a_request_past_its_deadline_is_answered_and_its_late_reply_dropped(disp
     assert dispatch.requests == 0
 
 
-def test_the_keys_of_a_batch_that_were_answered_in_time_keep_their_answers(dispatch: Dispatch):
+def test_the_keys_of_a_batch_that_were_answered_in_time_keep_their_answers(dispatch: Dispatch) -> None:
     shards = Shards(SHARDS)
     peer = Peer(dispatch)
     peer.send(1, wire.OP_SET_MANY, 0, [key_of(0, SHARDS), b"a", key_of(1, SHARDS), b"b"], deadline_ms=50)
@@ -139,11 +138,12 @@ def test_the_keys_of_a_batch_that_were_answered_in_time_keep_their_answers(dispa
     assert dispatch.shard_in_flight(0) == (0, 0)
 
 
-def test_a_request_that_expires_behind_another_keeps_its_place(dispatch: Dispatch):
+def test_a_request_that_expires_behind_another_keeps_its_place(dispatch: Dispatch) -> None:
     shards = Shards(SHARDS)
     peer = Peer(dispatch)
     peer.send(1, wire.OP_GET, 0, b"k")
     peer.send(2, wire.OP_GET_MANY, 0, [b"k", b"l"], deadline_ms=10)
+    assert dispatch.has_deadlines
     dispatch.expire(peer.now_ms + 10)
     assert peer.replies() == []
     turn(dispatch, shards)
@@ -152,7 +152,7 @@ def test_a_request_that_expires_behind_another_keeps_its_place(dispatch: Dispatc
     assert (second[:3], [entry[1] for entry in second[3]]) == ([2, 1, [None, None]], [TIMEOUT, TIMEOUT])
 
 
-def test_a_rare_request_expires_and_its_handle_is_dropped(dispatch: Dispatch):
+def test_a_rare_request_expires_and_its_handle_is_dropped(dispatch: Dispatch) -> None:
     peer = Peer(dispatch)
     peer.send(1, wire.OP_COUNT, 0, deadline_ms=10)
     (asked,) = peer.take_events()
@@ -164,7 +164,7 @@ def test_a_rare_request_expires_and_its_handle_is_dropped(dispatch: Dispatch):
     assert codes(peer.replies()) == [(1, TIMEOUT, False)]
 
 
-def test_a_fan_out_with_a_limit_of_its_own_tells_who_did_not_answer(dispatch: Dispatch):
+def test_a_fan_out_with_a_limit_of_its_own_tells_who_did_not_answer(dispatch: Dispatch) -> None:
     shards = Shards(SHARDS)
     peer = Peer(dispatch)
     peer.send(1, wire.OP_STATS)
@@ -182,7 +182,7 @@ def test_a_fan_out_with_a_limit_of_its_own_tells_who_did_not_answer(dispatch: Di
     assert peer.replies() == [[1, 0, None]]
 
 
-def test_every_deadline_is_met_within_a_tick_and_none_too_early():
+def test_every_deadline_is_met_within_a_tick_and_none_too_early() -> None:
     dispatch = Dispatch(1, SEED)
     peer = Peer(dispatch)
     chance = random.Random(1)
@@ -208,7 +208,7 @@ def test_every_deadline_is_met_within_a_tick_and_none_too_early():
 # --- malformed replies
 
 
-def test_malformed_replies_are_refused_and_do_no_harm(dispatch: Dispatch):
+def test_malformed_replies_are_refused_and_do_no_harm(dispatch: Dispatch) -> None:
     peer = Peer(dispatch)
     peer.send(1, wire.OP_GET_MANY, 0, [key_of(0, SHARDS), key_of(0, SHARDS)])
     ((_, batch),) = dispatch.take_batches()
@@ -238,7 +238,7 @@ def test_malformed_replies_are_refused_and_do_no_harm(dispatch: Dispatch):
 
 @pytest.mark.parametrize("op", [wire.OP_GET, wire.OP_SET, wire.OP_DELETE, wire.OP_EXISTS])
 @pytest.mark.parametrize("status", [*range(16), 0x80, 0x8F, 66])
-def test_an_answer_of_the_wrong_kind_is_an_internal_error(dispatch: Dispatch, op: int, status: int):
+def test_an_answer_of_the_wrong_kind_is_an_internal_error(dispatch: Dispatch, op: int, status: int) -> None:
     legal = {wire.OP_GET: {1, 2}, wire.OP_SET: {0}}.get(op, {0, 2})
     peer = Peer(dispatch)
     peer.send(1, op, 0, b"k", *([b"v"] if op == wire.OP_SET else []))

@@ -35,7 +35,7 @@ def ask(dispatch: Dispatch, shards: Shards, peer: Peer, op: int, *arguments: Any
     return rest
 
 
-def test_single_operations_are_answered_as_the_protocol_says(dispatch: Dispatch, shards: Shards):
+def test_single_operations_are_answered_as_the_protocol_says(dispatch: Dispatch, shards: Shards) -> None:
     peer = Peer(dispatch)
     assert ask(dispatch, shards, peer, wire.OP_GET, 0, b"k") == [0, None]
     assert ask(dispatch, shards, peer, wire.OP_EXISTS, 0, b"k") == [0, False]
@@ -49,7 +49,7 @@ def test_single_operations_are_answered_as_the_protocol_says(dispatch: Dispatch,
     assert ask(dispatch, shards, peer, wire.OP_GET, 0, b"empty") == [0, b""]
 
 
-def test_batch_operations_cross_all_shards_and_keep_the_order_of_the_keys(dispatch: Dispatch, shards: Shards):
+def test_batch_operations_cross_all_shards_and_keep_the_order_of_the_keys(dispatch: Dispatch, shards: Shards) -> None:
     peer = Peer(dispatch)
     keys = [b"key %d" % i for i in range(500)]
     pairs = [part for key in keys for part in (key, b"value of " + key)]
@@ -63,25 +63,25 @@ def test_batch_operations_cross_all_shards_and_keep_the_order_of_the_keys(dispat
     assert ask(dispatch, shards, peer, wire.OP_GET_MANY, 0, [keys[0]]) == [0, [None]]
 
 
-def test_a_batch_of_nothing_has_an_empty_result(dispatch: Dispatch, shards: Shards):
+def test_a_batch_of_nothing_has_an_empty_result(dispatch: Dispatch, shards: Shards) -> None:
     peer = Peer(dispatch)
     assert ask(dispatch, shards, peer, wire.OP_GET_MANY, 0, []) == [0, []]
     assert ask(dispatch, shards, peer, wire.OP_SET_MANY, 0, []) == [0, []]
 
 
-def test_the_last_set_of_a_key_within_a_batch_wins(dispatch: Dispatch, shards: Shards):
+def test_the_last_set_of_a_key_within_a_batch_wins(dispatch: Dispatch, shards: Shards) -> None:
     peer = Peer(dispatch)
     assert ask(dispatch, shards, peer, wire.OP_SET_MANY, 0, [b"k", b"1", b"k", b"2"]) == [0, [True, True]]
     assert ask(dispatch, shards, peer, wire.OP_GET, 0, b"k") == [0, b"2"]
 
 
-def test_str_and_bin_are_the_same_bytes(dispatch: Dispatch, shards: Shards):
+def test_str_and_bin_are_the_same_bytes(dispatch: Dispatch, shards: Shards) -> None:
     peer = Peer(dispatch)
     assert ask(dispatch, shards, peer, wire.OP_SET, 0, "schlüssel", "wert") == [0, True]
     assert ask(dispatch, shards, peer, wire.OP_GET, 0, "schlüssel".encode()) == [0, b"wert"]
 
 
-def test_operations_carry_hash_keyspace_and_deadline_and_go_to_the_shard_of_the_hash():
+def test_operations_carry_hash_keyspace_and_deadline_and_go_to_the_shard_of_the_hash() -> None:
     dispatch = Dispatch(8, SEED)
     peer = Peer(dispatch)
     peer.now_ms = 5_000_000_000
@@ -95,7 +95,7 @@ def test_operations_carry_hash_keyspace_and_deadline_and_go_to_the_shard_of_the_
         assert shard == hashing.shard_of(routed, 8)
 
 
-def test_no_deadline_is_0_and_a_deadline_that_wraps_to_0_is_not(dispatch: Dispatch):
+def test_no_deadline_is_0_and_a_deadline_that_wraps_to_0_is_not(dispatch: Dispatch) -> None:
     peer = Peer(dispatch)
     peer.now_ms = 2**32 - 5
     peer.send(1, wire.OP_GET, 0, b"k", deadline_ms=5)
@@ -104,7 +104,7 @@ def test_no_deadline_is_0_and_a_deadline_that_wraps_to_0_is_not(dispatch: Dispat
     assert [o.deadline for o in opbatch.decode_batch(batch)] == [1, 0]
 
 
-def test_keys_and_values_on_the_edge_of_their_limits():
+def test_keys_and_values_on_the_edge_of_their_limits() -> None:
     dispatch, shards = Dispatch(1, SEED), Shards(1)
     peer = Peer(dispatch)
     long, longer = b"k" * limits.KEY_BYTES_MAX, b"k" * (limits.KEY_BYTES_MAX + 1)
@@ -120,7 +120,7 @@ def test_keys_and_values_on_the_edge_of_their_limits():
     assert ask(dispatch, shards, peer, wire.OP_EXISTS, 0, long) == [0, True]
 
 
-def test_a_key_beyond_a_limit_fails_alone_within_its_batch(dispatch: Dispatch, shards: Shards):
+def test_a_key_beyond_a_limit_fails_alone_within_its_batch(dispatch: Dispatch, shards: Shards) -> None:
     peer = Peer(dispatch)
     pairs = [b"a", b"1", b"", b"2", b"b", bytes(1_001), b"x" * 65_536, b"", b"c", b"3"]
     status, result, failed = ask(dispatch, shards, peer, wire.OP_SET_MANY, 0, pairs)
@@ -133,7 +133,7 @@ def test_a_key_beyond_a_limit_fails_alone_within_its_batch(dispatch: Dispatch, s
     assert ask(dispatch, shards, peer, wire.OP_GET_MANY, 0, [b"a", b"b", b"c"]) == [0, [b"1", None, b"3"]]
 
 
-def test_a_batch_has_at_most_frame_keys_max_keys(dispatch: Dispatch, shards: Shards):
+def test_a_batch_has_at_most_frame_keys_max_keys(dispatch: Dispatch, shards: Shards) -> None:
     peer = Peer(dispatch)
     keys = [b"%d" % i for i in range(limits.FRAME_KEYS_MAX + 1)]
     assert ask(dispatch, shards, peer, wire.OP_EXISTS_MANY, 0, keys)[0] == errors.BadRequest.code
@@ -141,7 +141,7 @@ def test_a_batch_has_at_most_frame_keys_max_keys(dispatch: Dispatch, shards: Sha
     assert ask(dispatch, shards, peer, wire.OP_EXISTS_MANY, 0, keys[:-1]) == [0, [False] * limits.FRAME_KEYS_MAX]
 
 
-def test_a_message_of_a_worker_stands_in_the_reply_of_its_key(dispatch: Dispatch):
+def test_a_message_of_a_worker_stands_in_the_reply_of_its_key(dispatch: Dispatch) -> None:
     peer = Peer(dispatch)
     peer.send(1, wire.OP_SET_MANY, 0, [b"{t}a", b"", b"{t}b", b""])
     ((shard, batch),) = dispatch.take_batches()
@@ -169,7 +169,7 @@ def test_a_message_of_a_worker_stands_in_the_reply_of_its_key(dispatch: Dispatch
 )
 def test_wrong_arguments_are_a_bad_request_and_the_connection_lives(
     dispatch: Dispatch, shards: Shards, arguments: list[Any]
-):
+) -> None:
     peer = Peer(dispatch)
     code, text, maybe_applied = ask(dispatch, shards, peer, wire.OP_GET, *arguments)
     assert (code, text, maybe_applied) == (errors.BadRequest.code, errors.BadRequest.text, False)
@@ -177,21 +177,21 @@ def test_wrong_arguments_are_a_bad_request_and_the_connection_lives(
 
 
 @pytest.mark.parametrize("keys", [b"k", None, [b"a", 1], [b"a", [b"b"]], {b"a": 1}])
-def test_a_malformed_batch_does_nothing_at_all(dispatch: Dispatch, shards: Shards, keys: Any):
+def test_a_malformed_batch_does_nothing_at_all(dispatch: Dispatch, shards: Shards, keys: Any) -> None:
     peer = Peer(dispatch)
     assert ask(dispatch, shards, peer, wire.OP_DELETE_MANY, 0, keys)[0] == errors.BadRequest.code
     assert ask(dispatch, shards, peer, wire.OP_SET_MANY, 0, [b"a", b"b", b"c"])[0] == errors.BadRequest.code
     assert shards.operations == []
 
 
-def test_bytes_behind_the_array_are_a_bad_request(dispatch: Dispatch):
+def test_bytes_behind_the_array_are_a_bad_request(dispatch: Dispatch) -> None:
     peer = Peer(dispatch)
     body = msgpack.packb([1, wire.OP_GET, 0, 0, b"k"]) + b"\xc0"
     peer.feed(wire.LENGTH.pack(len(body)) + body)
     assert [reply[:2] for reply in peer.replies()] == [[1, errors.BadRequest.code]]
 
 
-def test_an_unknown_operation_is_told_so(dispatch: Dispatch, shards: Shards):
+def test_an_unknown_operation_is_told_so(dispatch: Dispatch, shards: Shards) -> None:
     peer = Peer(dispatch)
     for op in (5, 16, 21, 31, 37, 200, 2**40):
         assert ask(dispatch, shards, peer, op, 0, b"k")[0] == errors.UnknownOperation.code
@@ -212,7 +212,7 @@ def test_an_unknown_operation_is_told_so(dispatch: Dispatch, shards: Shards):
         (b"\xcf\x7f" + b"\xff" * 7, 2**63 - 1),
     ],
 )
-def test_every_encoding_of_a_number_is_taken(dispatch: Dispatch, shards: Shards, encoded: bytes, id: int):
+def test_every_encoding_of_a_number_is_taken(dispatch: Dispatch, shards: Shards, encoded: bytes, id: int) -> None:
     peer = Peer(dispatch)
     body = b"\x95" + encoded + b"\x01\x00\x00\xc4\x01k"
     peer.feed(wire.LENGTH.pack(len(body)) + body)
@@ -225,7 +225,9 @@ def test_every_encoding_of_a_number_is_taken(dispatch: Dispatch, shards: Shards,
                 b"\xc6\x00\x00\x00\x01k"],
 )  # fmt: skip
 @pytest.mark.parametrize("array", [b"\x95", b"\xdc\x00\x05", b"\xdd\x00\x00\x00\x05"])
-def test_every_encoding_of_arrays_and_bytes_is_taken(dispatch: Dispatch, shards: Shards, array: bytes, encoded: bytes):
+def test_every_encoding_of_arrays_and_bytes_is_taken(
+    dispatch: Dispatch, shards: Shards, array: bytes, encoded: bytes
+) -> None:
     peer = Peer(dispatch)
     body = array + b"\x05\x01\x00\x00" + encoded
     peer.feed(wire.LENGTH.pack(len(body)) + body)
@@ -233,7 +235,7 @@ def test_every_encoding_of_arrays_and_bytes_is_taken(dispatch: Dispatch, shards:
     assert peer.replies() == [[5, 0, None]]
 
 
-def test_a_frame_that_is_too_long_is_skipped_and_answered(dispatch: Dispatch, shards: Shards):
+def test_a_frame_that_is_too_long_is_skipped_and_answered(dispatch: Dispatch, shards: Shards) -> None:
     peer = Peer(dispatch)
     length = limits.frame_bytes_max(1_000) + 1
     body = msgpack.packb([2**40, wire.OP_SET, 0, 0, b"k", bytes(length)])[:length]
@@ -260,7 +262,7 @@ def test_a_frame_that_is_too_long_is_skipped_and_answered(dispatch: Dispatch, sh
 )
 def test_what_is_not_the_protocol_is_answered_with_id_0_after_all_else_and_ends_the_connection(
     dispatch: Dispatch, shards: Shards, data: bytes
-):
+) -> None:
     peer = Peer(dispatch)
     peer.feed(frame(5, wire.OP_GET, 0, b"k") + data + frame(6, wire.OP_SET, 0, b"k", b"v"))
     peer.send(7, wire.OP_SET, 0, b"k", b"v")
@@ -277,7 +279,7 @@ def test_what_is_not_the_protocol_is_answered_with_id_0_after_all_else_and_ends_
 
 @pytest.mark.parametrize("data", [frame(1, wire.OP_GET, 0, b"k"), wire.LENGTH.pack(limits.HELLO_BYTES_MAX + 1),
                                   frame(1, wire.OP_HELLO), b"POST"])  # fmt: skip
-def test_before_the_hello_nothing_else_is_taken(dispatch: Dispatch, data: bytes):
+def test_before_the_hello_nothing_else_is_taken(dispatch: Dispatch, data: bytes) -> None:
     peer = Peer(dispatch, greet=False)
     peer.feed(data)
     (event,) = peer.take_events()
@@ -286,7 +288,7 @@ def test_before_the_hello_nothing_else_is_taken(dispatch: Dispatch, data: bytes)
     assert dispatch.is_finished(peer.id)
 
 
-def test_requests_behind_a_hello_wait_for_its_answer(dispatch: Dispatch, shards: Shards):
+def test_requests_behind_a_hello_wait_for_its_answer(dispatch: Dispatch, shards: Shards) -> None:
     peer = Peer(dispatch, greet=False)
     peer.feed(HELLO + frame(2, wire.OP_SET, 0, b"k", b"v"))
     assert dispatch.take_batches() == []
@@ -299,7 +301,7 @@ def test_requests_behind_a_hello_wait_for_its_answer(dispatch: Dispatch, shards:
     assert peer.replies() == [[1, 0, "hello"], [2, 0, True]]
 
 
-def test_a_refused_hello_ends_the_connection_and_what_follows_it_is_not_done(dispatch: Dispatch):
+def test_a_refused_hello_ends_the_connection_and_what_follows_it_is_not_done(dispatch: Dispatch) -> None:
     peer = Peer(dispatch, greet=False)
     peer.feed(HELLO + frame(2, wire.OP_SET, 0, b"k", b"v"))
     (event,) = peer.take_events()
@@ -311,7 +313,7 @@ def test_a_refused_hello_ends_the_connection_and_what_follows_it_is_not_done(dis
     assert dispatch.is_finished(peer.id)
 
 
-def test_a_second_hello_is_a_bad_request(dispatch: Dispatch):
+def test_a_second_hello_is_a_bad_request(dispatch: Dispatch) -> None:
     peer = Peer(dispatch)
     peer.feed(HELLO)
     assert [reply[:2] for reply in peer.replies()] == [[1, errors.BadRequest.code]]
@@ -329,7 +331,7 @@ def test_a_second_hello_is_a_bad_request(dispatch: Dispatch):
 )
 def test_rare_operations_surface_as_events_and_keep_their_place(
     dispatch: Dispatch, shards: Shards, op: int, sent: list[Any], arguments: tuple[Any, ...]
-):
+) -> None:
     peer = Peer(dispatch)
     peer.send(1, op, *sent)
     peer.send(2, wire.OP_GET, 0, b"k")
@@ -354,14 +356,14 @@ def test_rare_operations_surface_as_events_and_keep_their_place(
         (wire.OP_PING, [bytes(200_000)]),
     ],
 )
-def test_rare_operations_with_wrong_arguments_are_bad_requests(dispatch: Dispatch, op: int, sent: list[Any]):
+def test_rare_operations_with_wrong_arguments_are_bad_requests(dispatch: Dispatch, op: int, sent: list[Any]) -> None:
     peer = Peer(dispatch)
     peer.send(1, op, *sent)
     assert peer.take_events() == []
     assert [reply[:2] for reply in peer.replies()] == [[1, errors.BadRequest.code]]
 
 
-def test_a_fan_out_gathers_what_every_shard_answers(dispatch: Dispatch, shards: Shards):
+def test_a_fan_out_gathers_what_every_shard_answers(dispatch: Dispatch, shards: Shards) -> None:
     peer = Peer(dispatch)
     peer.send(1, wire.OP_SET_MANY, 4, [b"%d" % (i // 2) for i in range(40)])
     turn(dispatch, shards)
@@ -380,7 +382,7 @@ def test_a_fan_out_gathers_what_every_shard_answers(dispatch: Dispatch, shards: 
     assert peer.replies() == [[2, errors.Corrupt.code, "shard 1: broken", True]]
 
 
-def test_a_rare_request_of_a_closed_connection_is_dropped(dispatch: Dispatch, shards: Shards):
+def test_a_rare_request_of_a_closed_connection_is_dropped(dispatch: Dispatch, shards: Shards) -> None:
     peer = Peer(dispatch)
     peer.send(2, wire.OP_COUNT, 0)
     (asked,) = dispatch.take_events()
@@ -395,7 +397,9 @@ def test_a_rare_request_of_a_closed_connection_is_dropped(dispatch: Dispatch, sh
     assert dispatch.take_batches() == []
 
 
-def test_while_draining_every_new_request_is_told_so_and_old_ones_are_answered(dispatch: Dispatch, shards: Shards):
+def test_while_draining_every_new_request_is_told_so_and_old_ones_are_answered(
+    dispatch: Dispatch, shards: Shards
+) -> None:
     peer = Peer(dispatch)
     peer.send(1, wire.OP_SET, 0, b"k", b"v")
     dispatch.draining = True
@@ -406,7 +410,7 @@ def test_while_draining_every_new_request_is_told_so_and_old_ones_are_answered(d
     assert peer.replies() == [[1, 0, True], [2, *drained], [3, *drained]]
 
 
-def test_counters_tell_requests_errors_and_bytes(dispatch: Dispatch, shards: Shards):
+def test_counters_tell_requests_errors_and_bytes(dispatch: Dispatch, shards: Shards) -> None:
     peer = Peer(dispatch)
     sent = frame(1, wire.OP_GET, 0, b"k") + frame(2, wire.OP_GET_MANY, 0, [b"", b""]) + frame(3, 99)
     peer.feed(sent)

@@ -103,7 +103,7 @@ def pieces(stream: bytes, cuts: list[int]) -> list[bytes]:
 
 @SETTINGS
 @given(asked=requests, cuts=st.lists(st.integers(0, 1 << 30), max_size=20), turns=st.integers(0, 2**20))
-def test_any_split_of_the_stream_gives_the_same_replies(asked: list[Request], cuts: list[int], turns: int):
+def test_any_split_of_the_stream_gives_the_same_replies(asked: list[Request], cuts: list[int], turns: int) -> None:
     dispatch, shards = Dispatch(SHARDS, SEED), Shards(SHARDS)
     peer = Peer(dispatch)
     received = b""
@@ -118,7 +118,7 @@ def test_any_split_of_the_stream_gives_the_same_replies(asked: list[Request], cu
     assert not dispatch.has_half_frame(peer.id)
 
 
-def test_one_byte_at_a_time_gives_the_same_replies():
+def test_one_byte_at_a_time_gives_the_same_replies() -> None:
     asked: list[Request] = [
         (18, [0, [b"a", b"1", b"", b"2", b"b", b"3"]]),
         (17, [0, [b"a", b"b"]]),
@@ -137,7 +137,7 @@ def test_one_byte_at_a_time_gives_the_same_replies():
 
 @SETTINGS
 @given(asked=st.lists(requests, min_size=1, max_size=4), seed=st.integers(0, 2**32))
-def test_any_interleaving_of_replies_leaves_each_connection_in_its_order(asked: list[list[Request]], seed: int):
+def test_any_interleaving_of_replies_leaves_each_connection_in_its_order(asked: list[list[Request]], seed: int) -> None:
     """Each connection has a keyspace of its own, so that the model holds whatever order they execute in."""
     chance = random.Random(seed)
     dispatch, shards = Dispatch(SHARDS, SEED), Shards(SHARDS)
@@ -197,7 +197,7 @@ ENDS = [
 
 @pytest.mark.parametrize("head", HEADS, ids=["get", "get_many", "set_many", "scan", "ping"])
 @pytest.mark.parametrize("end", ENDS, ids=["array32", "bin32", "str32", "array16", "nested"])
-def test_counts_and_lengths_that_are_not_there_are_bad_requests_and_take_no_memory(head: bytes, end: bytes):
+def test_counts_and_lengths_that_are_not_there_are_bad_requests_and_take_no_memory(head: bytes, end: bytes) -> None:
     dispatch = Dispatch(SHARDS, SEED)
     peer = Peer(dispatch)
     _, before = live_allocations()
@@ -208,7 +208,7 @@ def test_counts_and_lengths_that_are_not_there_are_bad_requests_and_take_no_memo
     assert after - before < 1_000
 
 
-def test_a_frame_that_is_announced_but_does_not_come_takes_no_memory():
+def test_a_frame_that_is_announced_but_does_not_come_takes_no_memory() -> None:
     dispatch = Dispatch(SHARDS, SEED)
     peers = [Peer(dispatch) for _ in range(100)]
     _, before = live_allocations()
@@ -222,7 +222,7 @@ def test_a_frame_that_is_announced_but_does_not_come_takes_no_memory():
 @SETTINGS
 @example(data=b"", mutation=0)
 @given(data=st.binary(max_size=300), mutation=st.integers(0, 2**32))
-def test_random_bytes_never_harm_another_connection(data: bytes, mutation: int):
+def test_random_bytes_never_harm_another_connection(data: bytes, mutation: int) -> None:
     dispatch, shards = Dispatch(SHARDS, SEED), Shards(SHARDS)
     hostile, second, friend = Peer(dispatch), Peer(dispatch), Peer(dispatch)
     hostile.feed(data)
@@ -247,7 +247,7 @@ def test_random_bytes_never_harm_another_connection(data: bytes, mutation: int):
 
 @SETTINGS
 @given(data=st.binary(max_size=200))
-def test_random_bytes_before_the_hello_open_nothing(data: bytes):
+def test_random_bytes_before_the_hello_open_nothing(data: bytes) -> None:
     dispatch = Dispatch(SHARDS, SEED)
     peer = Peer(dispatch, greet=False)
     peer.feed(data)

@@ -22,7 +22,7 @@ def router() -> Iterator[RouterProcess]:
         yield router
 
 
-def test_keys_travel_through_the_pipes_and_back_over_tcp_and_unix(router: RouterProcess):
+def test_keys_travel_through_the_pipes_and_back_over_tcp_and_unix(router: RouterProcess) -> None:
     router.all_up()
     with router.client() as tcp, router.unix_client() as unix:
         assert tcp.hello[:2] == [0, 0]
@@ -36,7 +36,7 @@ def test_keys_travel_through_the_pipes_and_back_over_tcp_and_unix(router: Router
         assert all(router.shards.keys)
 
 
-def test_pipelined_requests_are_answered_in_their_order(router: RouterProcess):
+def test_pipelined_requests_are_answered_in_their_order(router: RouterProcess) -> None:
     router.all_up()
     with router.client() as client:
         for i in range(3_000):
@@ -44,7 +44,7 @@ def test_pipelined_requests_are_answered_in_their_order(router: RouterProcess):
         assert [client.reply() for _ in range(3_000)] == [[i, 0, True if i % 2 else None] for i in range(3_000)]
 
 
-def test_a_shard_without_a_worker_is_down_and_the_others_serve(router: RouterProcess):
+def test_a_shard_without_a_worker_is_down_and_the_others_serve(router: RouterProcess) -> None:
     router.worker_up(0, [0, 1])
     router.worker_up(1, [2, 3])
     (key,), (other,) = router.keys_of(0, 1), router.keys_of(2, 1)
@@ -63,7 +63,9 @@ def test_a_shard_without_a_worker_is_down_and_the_others_serve(router: RouterPro
         wait_until(lambda: client.ask(wire.OP_GET, 0, key) == [0, None], "the shard to be up again")
 
 
-def test_what_was_in_flight_to_a_worker_that_died_is_answered_and_its_late_replies_are_not(router: RouterProcess):
+def test_what_was_in_flight_to_a_worker_that_died_is_answered_and_its_late_replies_are_not(
+    router: RouterProcess,
+) -> None:
     worker = router.all_up()
     worker.is_holding = True
     with router.client() as client:
@@ -83,7 +85,9 @@ def test_what_was_in_flight_to_a_worker_that_died_is_answered_and_its_late_repli
     wait_until(lambda: "replies dropped" in router.logged(), "the malformed message to be logged")
 
 
-def test_a_worker_that_does_not_answer_costs_its_requests_their_deadline_and_status_a_moment(router: RouterProcess):
+def test_a_worker_that_does_not_answer_costs_its_requests_their_deadline_and_status_a_moment(
+    router: RouterProcess,
+) -> None:
     worker = router.all_up()
     worker.is_holding = True
     status = {"version": "9", "shards": {0: {"state": "serving"}}, "workers": [], "router": {"pid": 1}}
@@ -104,7 +108,7 @@ def test_a_worker_that_does_not_answer_costs_its_requests_their_deadline_and_sta
         }  # fmt: skip
 
 
-def test_scan_walks_all_shards_page_by_page(router: RouterProcess):
+def test_scan_walks_all_shards_page_by_page(router: RouterProcess) -> None:
     router.all_up()
     keys = sorted(b"key %d" % i for i in range(1_000))
     with router.client() as client:
@@ -132,12 +136,12 @@ def test_scan_walks_all_shards_page_by_page(router: RouterProcess):
      [0, b"\x01\x00\x04" + bytes(8), b"", 1, 0], [0, b"\x02\x00\x00" + bytes(8), b"", 1, 0],
      [0, b"", b"p" * 65_536, 1, 0]],
 )  # fmt: skip
-def test_a_scan_out_of_range_is_a_bad_request(router: RouterProcess, arguments: list[object]):
+def test_a_scan_out_of_range_is_a_bad_request(router: RouterProcess, arguments: list[object]) -> None:
     with router.client() as client:
         assert client.ask(wire.OP_SCAN, *arguments)[0] == errors.BadRequest.code
 
 
-def test_count_and_clear_sum_over_the_shards_of_one_keyspace(router: RouterProcess):
+def test_count_and_clear_sum_over_the_shards_of_one_keyspace(router: RouterProcess) -> None:
     router.all_up()
     with router.client() as client:
         for keyspace, count in ((0, 500), (5, 300)):
@@ -148,7 +152,7 @@ def test_count_and_clear_sum_over_the_shards_of_one_keyspace(router: RouterProce
         assert client.ask(wire.OP_COUNT, 5) == [0, 300]
 
 
-def test_a_clear_that_reached_only_some_shards_may_have_been_applied(router: RouterProcess):
+def test_a_clear_that_reached_only_some_shards_may_have_been_applied(router: RouterProcess) -> None:
     router.worker_up(0, [0, 1, 2])
     with router.client() as client:
         wait_until(lambda: client.ask(wire.OP_GET, 0, router.keys_of(0, 1)[0]) == [0, None], "the worker to be up")
@@ -156,12 +160,12 @@ def test_a_clear_that_reached_only_some_shards_may_have_been_applied(router: Rou
         assert (code, message[:8], maybe_applied) == (errors.ShardDown.code, "shard 3:", True)
 
 
-def test_ping_gives_its_payload_back_without_a_worker(router: RouterProcess):
+def test_ping_gives_its_payload_back_without_a_worker(router: RouterProcess) -> None:
     with router.client() as client:
         assert client.ask(wire.OP_PING, b"payload") == [0, b"payload"]
 
 
-def test_drain_answers_what_is_in_flight_and_refuses_what_is_new(router: RouterProcess):
+def test_drain_answers_what_is_in_flight_and_refuses_what_is_new(router: RouterProcess) -> None:
     worker = router.all_up()
     worker.is_holding = True
     with router.client() as client, router.client() as other:
@@ -181,7 +185,7 @@ def test_drain_answers_what_is_in_flight_and_refuses_what_is_new(router: RouterP
     assert router.process.wait(3) == 0
 
 
-def test_a_drain_ends_in_time_although_a_worker_never_answers(router: RouterProcess):
+def test_a_drain_ends_in_time_although_a_worker_never_answers(router: RouterProcess) -> None:
     worker = router.all_up()
     worker.is_holding = True
     with router.client() as client:
@@ -191,7 +195,7 @@ def test_a_drain_ends_in_time_although_a_worker_never_answers(router: RouterProc
         assert router.process.wait(3) == 0
 
 
-def test_the_router_is_gone_with_its_supervisor_and_deaf_to_an_interrupt(router: RouterProcess):
+def test_the_router_is_gone_with_its_supervisor_and_deaf_to_an_interrupt(router: RouterProcess) -> None:
     router.process.send_signal(signal.SIGINT)
     with router.client() as client:
         assert client.ask(wire.OP_PING, b"x") == [0, b"x"]
@@ -199,7 +203,7 @@ def test_the_router_is_gone_with_its_supervisor_and_deaf_to_an_interrupt(router:
     assert router.process.wait(2) == 1
 
 
-def test_the_supervisor_is_told_figures(router: RouterProcess):
+def test_the_supervisor_is_told_figures(router: RouterProcess) -> None:
     router.all_up()
     with router.client() as client:
         client.ask(wire.OP_SET, 0, b"k", b"v")
@@ -214,7 +218,7 @@ def test_the_supervisor_is_told_figures(router: RouterProcess):
     assert stats["cpu_s"] > 0
 
 
-def test_hostile_bytes_cost_the_router_no_memory_and_other_clients_nothing(router: RouterProcess):
+def test_hostile_bytes_cost_the_router_no_memory_and_other_clients_nothing(router: RouterProcess) -> None:
     router.all_up()
     before = router.await_told("stats")["rss_bytes"]
     with router.client() as client, contextlib.ExitStack() as stack:
