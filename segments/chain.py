@@ -17,6 +17,7 @@ Crash: recovery.py says what each moment leaves.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -310,8 +311,9 @@ class SegmentChain:
 
     def close(self) -> None:
         """Give up every descriptor."""
-        for segment in self._open_for_writing():
-            segment.close(self._disk)
+        with ExitStack() as stack:
+            for segment in self._open_for_writing():
+                stack.callback(segment.close, self._disk)
 
     def _open_for_writing(self) -> Iterator[Segment]:
         yield from self._segments.values()

@@ -95,6 +95,7 @@ class _ShardCheck:
         self._report = report
         self._disk = disk
         self._tick = tick
+        self._durable = 0
 
     def run(self) -> None:
         self._report.shards += 1
@@ -108,6 +109,7 @@ class _ShardCheck:
         if manifest.torn_bytes:
             self._note(NAME, 0, "torn tail", f"{manifest.torn_bytes} bytes of an edit that was never complete")
         unsealed_last = 0
+        self._durable = max([manifest.state.lsn, *(e.lsn_max for e in manifest.state.segments.values())])
         for entry in sorted(manifest.state.segments.values(), key=lambda e: e.id):
             self._report.segments += 1
             name = segment_name(entry.id)
@@ -187,8 +189,10 @@ class _ShardCheck:
             )
         self._note(name, 0, "unsealed", f"{scan.records} records up to offset {scan.end}; the next start scans them")
         begins_damaged = bool(scan.damaged) and scan.damaged[0][0] == RECORDS_START
-        if scan.records and unsealed_last and scan.lsn_first != unsealed_last + 1 and not begins_damaged:
-            self._gap(name, unsealed_last, scan.lsn_first)
+        before = max(unsealed_last, self._durable)
+        is_gap = scan.lsn_first > before + 1 or (unsealed_last and scan.lsn_first != unsealed_last + 1)
+        if scan.records and is_gap and not begins_damaged:
+            self._gap(name, unsealed_last or before, scan.lsn_first)
         return max(unsealed_last, scan.lsn_max, entry.lsn_max)
 
     def _gap(self, name: str, last: int, lsn: int) -> None:

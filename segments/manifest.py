@@ -84,7 +84,7 @@ class State:
     #: keyspace -> (epoch, LSN)
     floors: dict[int, tuple[int, int]] = field(default_factory=dict)
     is_closed: bool = True
-    #: The last LSN at the last clean stop.
+    #: Every LSN up to it was durable when some edit was made.
     lsn: int = 0
 
     def apply(self, edit: dict[str, Any]) -> None:
@@ -102,11 +102,13 @@ class State:
         elif kind == "sealing":
             entry = self.segments[edit["id"]]
             entry.state, entry.end, entry.lsn_max = "sealing", edit["end"], edit["lsn"]
+            self.lsn = max(self.lsn, edit["lsn"])
         elif kind == "sealed":
             entry = self.segments[edit["id"]]
             entry.state = "sealed"
             for name in ("end", "size", "records", "lsn_min", "lsn_max", "epoch_max", "hash", "damaged"):
                 setattr(entry, name, edit[name])
+            self.lsn = max(self.lsn, entry.lsn_max)
         elif kind == "drop":
             del self.segments[edit["id"]]
         elif kind == "epoch":

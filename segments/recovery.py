@@ -238,7 +238,7 @@ class Recovery:
     def _recover_unsealed(self, entries: list[SegmentEntry]) -> None:
         """Scan what was never sealed. A segment is sealed when all before it is durable: no hole reaches over one."""
         found = self._found
-        durable = max((entry.lsn_max for entry in entries), default=0)
+        durable = max([self._manifest.state.lsn, *(entry.lsn_max for entry in entries)])
         last = 0
         is_over = False
         for entry in entries:
@@ -265,11 +265,11 @@ class Recovery:
                 continue
             # Where a segment begins with damage, the LSN it began with is not known: that is corruption, no hole.
             begins_damaged = bool(scan.damaged) and scan.damaged[0][0] == RECORDS_START
-            if scan.records and last and scan.lsn_first != last + 1 and not begins_damaged:
-                if scan.lsn_first <= durable:
-                    self._note_lost(entry, last, scan.lsn_first)
-                else:
+            if scan.records and not begins_damaged:
+                if scan.lsn_first > max(last, durable) + 1:
                     is_over = True
+                elif last and scan.lsn_first != last + 1:
+                    self._note_lost(entry, last, scan.lsn_first)
             if is_over:
                 self._set_aside(segment, scan)
                 continue

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import struct
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -247,17 +248,21 @@ class Store:
         if not engine.stage_clear(keyspace):
             self._rotate(format.RECORD.size)
             if not engine.stage_clear(keyspace):
-                raise DiskFull(f"no room for shard {self.shard} on the disk; nothing was applied")
+                raise self._why_not()
         if not self._write_staged():
-            if self._read_only_reason:
-                raise ShardReadOnly(self._read_only_reason)
-            raise DiskFull(f"no room for shard {self.shard} on the disk; nothing was applied")
+            raise self._why_not()
         is_alone = engine.count_keys(keyspace) == engine.count_keys()
         if not is_alone:
             _scan.remove_keyspace(engine, keyspace)
         engine.reply(opbatch.NUMBER, _I64.pack(engine.forget(keyspace, is_alone)))
         # It cannot be undone: a later write of the batch that fails returns to here.
         engine.wrote()
+
+    def _why_not(self) -> KioError:
+        """Why the last write was refused."""
+        if self._read_only_reason:
+            return ShardReadOnly(self._read_only_reason)
+        return DiskFull(f"no room for shard {self.shard} on the disk; nothing was applied")
 
     def _scan(self, keyspace: int, value: bytes) -> None:
         if len(value) < opbatch.SCAN_ARGUMENTS.size:
@@ -348,12 +353,14 @@ class Store:
 
     def _abandon(self) -> None:
         """Give up every descriptor and the lock."""
-        if hasattr(self, "_chain"):
-            self._chain.close()
-        self._descriptors.close()
-        if hasattr(self, "_manifest"):
-            self._manifest.close()
-        self._lock.release()
+        with ExitStack() as stack:
+            # Whatever fails, the rest is done too; the lock last.
+            stack.callback(self._lock.release)
+            if hasattr(self, "_manifest"):
+                stack.callback(self._manifest.close)
+            stack.callback(self._descriptors.close)
+            if hasattr(self, "_chain"):
+                stack.callback(self._chain.close)
 
     # ---- figures ----
 

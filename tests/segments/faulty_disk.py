@@ -57,11 +57,15 @@ def _apply(content: bytearray, kind: str, number: int, data: bytes) -> None:
 class FaultyDisk(Disk):
     """See the module. One thread at a time.
 
+    Args:
+        forgets: a sync that fails marks what it did not write as clean, so that no later sync writes it, as on Linux.
+
     Attributes:
         calls: how often each kind of call was made; "any" counts them all.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, forgets: bool = True) -> None:
+        self._forgets = forgets
         self.calls: Counter[str] = Counter()
         self._fault: _Fault | None = None
         self._files: dict[int, _File] = {}
@@ -165,8 +169,7 @@ class FaultyDisk(Disk):
         fault = self._enter(kind)
         file = self._files[fd]
         if fault is not None:
-            if fault.error is not None:
-                # As on Linux: the pages are marked clean, and no later sync brings them to the disk.
+            if fault.error is not None and self._forgets:
                 file.pending.clear()
             _raise(fault)
         file.sync()

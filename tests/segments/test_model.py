@@ -1,0 +1,307 @@
+"""A shard against a plain model: operations, jobs, failures of the disk, restarts, kills and power cuts in any order.
+
+The model is the list of states after each record, by LSN. What a restart finds must be one of them:
+    clean stop, kill           the last one
+    power cut, sync = always   one at or behind every acknowledged write
+    power cut, otherwise       any, so there is no hole: a prefix of the order
+A power cut may leave later writes of an active segment without earlier ones. Such a hole is answered Corrupt where it may
+matter (it cannot be told from rot), and only with what is behind it: never a value that the last state does not have.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from kio import opbatch, wire
+from kio.errors import Corrupt, DiskFull, KioError, ShardReadOnly
+from kio.opbatch import Operation
+from kio.segments.store import StoreOptions
+from tests.segments.faulty_disk import FaultyDisk
+from tests.segments.support import Driven, delete, get, hash_of, key_of_hash, operation, put, replies_of
+
+State = dict[tuple[int, bytes], bytes]
+
+#: Four keys of one hash, three of one tag, some of a page, some with hash tags.
+KEYS = [
+    *(key_of_hash(hash_of(5, 77, 9), i) for i in range(4)),
+    *(key_of_hash(hash_of(5, 1 << 19, i), 7) for i in range(3)),
+    *(b"{same}%d" % i for i in range(3)),
+    b"k",
+    b"a longer key " * 20,
+]
+KEYSPACES = [0, 0, 0, 1, 255]
+SIZES = [0, 1, 7, 8, 60, 300, 1000, 6000]
+
+
+class ShardMachine(RuleBasedStateMachine):
+    """See the module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = Path(tempfile.mkdtemp(prefix="kio-model-"))
+        self.disk = FaultyDisk(forgets=False)
+        self.states: list[State] = [{}]
+        self.written = 0
+        self.acknowledged = 0
+        self.parked: list[tuple[int, int]] = []
+        self.cuts = 0
+
+    @initialize(
+        sync=st.sampled_from(["always", "interval", "os"]), segment_bytes=st.sampled_from([400, 1024, 4096]),
+    )  # fmt: skip
+    def start(self, sync: str, segment_bytes: int) -> None:
+        self.options = StoreOptions(segment_bytes=segment_bytes, open_segments=3, sync=sync)
+        self.driven = Driven(self.root / "0" / "shard", self.options, self.disk)
+
+    def teardown(self) -> None:
+        self.disk.heal()
+        if hasattr(self, "driven") and hasattr(self.driven, "store"):
+            self.driven.kill()
+        shutil.rmtree(self.root)
+
+    @property
+    def state(self) -> State:
+        return self.states[-1]
+
+    # ---- operations ----
+
+    @rule(
+        batch=st.lists(
+            st.tuples(
+                st.sampled_from(["put", "put", "put", "delete", "get", "exists", "count", "clear", "scan"]),
+                st.sampled_from(KEYS),
+                st.sampled_from(KEYSPACES),
+                st.sampled_from(SIZES),
+            ),
+            min_size=1,
+            max_size=12,
+        )
+    )
+    def execute(self, batch: list[tuple[str, bytes, int, int]]) -> None:
+        operations = [self._operation(*step) for step in batch]
+        executed = self.driven.execute(*operations)
+        replies = replies_of(executed)
+        assert [reply[0] for reply in replies] == list(range(len(batch)))
+        for (name, key, keyspace, _), op, reply in zip(batch, operations, replies, strict=True):
+            error = reply.error()
+            if error is None:
+                self._expect(name, key, keyspace, op, reply)
+            elif self.driven.store.is_read_only:
+                assert isinstance(error, ShardReadOnly)
+            else:
+                assert isinstance(error, DiskFull)
+                assert name in ("put", "delete", "clear")
+        assert self.driven.store.lsn == len(self.states) - 1
+        if executed.parked:
+            assert self.options.sync == "always"
+            self.parked.append((executed.parked_lsn, len(self.states) - 1))
+
+    def _operation(self, name: str, key: bytes, keyspace: int, size: int) -> Operation:
+        if name == "put":
+            self.written += 1
+            return put(key, (b"%d." % self.written * size)[:size], keyspace)
+        if name == "scan":
+            value = opbatch.SCAN_ARGUMENTS.pack(0, 1000, wire.SCAN_ITEMS)
+            return operation(wire.OP_SCAN, b"", value, keyspace)
+        return {
+            "delete": delete(key, keyspace),
+            "get": get(key, keyspace),
+            "exists": operation(wire.OP_EXISTS, key, b"", keyspace),
+            "count": operation(wire.OP_COUNT, b"", b"", keyspace),
+            "clear": operation(wire.OP_CLEAR, b"", b"", keyspace),
+        }[name]
+
+    def _expect(self, name: str, key: bytes, keyspace: int, op: Operation, reply: opbatch.Reply) -> None:
+        here = (keyspace, key)
+        held = {k: v for (space, k), v in self.state.items() if space == keyspace}
+        number = int.from_bytes(reply.payload, "little") if reply.status == opbatch.NUMBER else None
+        if name == "put":
+            self.states.append(self.state | {here: op.value})
+        elif name == "delete":
+            assert (reply.status == opbatch.DONE) == (here in self.state)
+            if here in self.state:
+                self.states.append({k: v for k, v in self.state.items() if k != here})
+        elif name == "get":
+            assert (reply.payload if reply.status == opbatch.VALUE else None) == self.state.get(here)
+        elif name == "exists":
+            assert (reply.status == opbatch.DONE) == (here in self.state)
+        elif name == "count":
+            assert number == len(held)
+        elif name == "clear":
+            assert number == len(held)
+            self.states.append({k: v for k, v in self.state.items() if k[0] != keyspace})
+
+    # ---- jobs ----
+
+    @rule()
+    def sync(self) -> None:
+        self.driven.sync()
+        self._acknowledge()
+
+    @rule(count=st.integers(1, 4))
+    def work(self, count: int) -> None:
+        for _ in range(count):
+            job = self.driven.store.background_job()
+            if job is None:
+                break
+            job.run()
+            self.driven.store.finish(job)
+        self._acknowledge()
+
+    @rule()
+    def leave_a_job_under_way(self) -> None:
+        """Its outcome is taken over later, by whoever needs it, or never."""
+        self.driven.store.background_job()
+
+    def _acknowledge(self) -> None:
+        """What a worker would let go by now."""
+        if self.options.sync != "always":
+            return
+        for lsn, state in self.parked:
+            if lsn <= self.driven.store.durable_lsn:
+                self.acknowledged = max(self.acknowledged, state)
+        self.parked = [entry for entry in self.parked if entry[0] > self.driven.store.durable_lsn]
+
+    # ---- failures ----
+
+    @rule(
+        kind=st.sampled_from(["write", "sync_data", "sync", "sync_directory", "allocate", "create", "unlink", "any"]),
+        nth=st.integers(1, 4),
+        error=st.sampled_from([errno.EIO, errno.ENOSPC]),
+        part=st.sampled_from([0.0, 0.5, 1.0]),
+        times=st.sampled_from([1, 1, 5]),
+    )
+    def break_the_disk(self, kind: str, nth: int, error: int, part: float, times: int) -> None:
+        if kind != "any":
+            # One fault a time may be taken back; a write and its truncation that both fail may leave the write.
+            self.disk.fail(kind, nth, error, part, times if kind != "write" else 1)
+
+    @rule()
+    def mend_the_disk(self) -> None:
+        self.disk.heal()
+
+    # ---- ends and beginnings ----
+
+    @precondition(lambda self: not self.driven.store.is_read_only)
+    @rule()
+    def restart(self) -> None:
+        self.disk.heal()
+        self.driven.restart()
+        self._acknowledge()
+        self._begin_again()
+
+    @rule()
+    def kill(self) -> None:
+        self.disk.heal()
+        self.driven.kill()
+        self._open()
+        self._begin_again()
+
+    @rule(nth=st.integers(1, 30))
+    def kill_and_fail_to_open(self, nth: int) -> None:
+        self.disk.heal()
+        self.driven.kill()
+        self.disk.fail("any", nth)
+        self._open()
+        self._begin_again()
+
+    def _open(self) -> None:
+        try:
+            self.driven.open()
+        except (OSError, KioError):
+            self.disk.heal()
+            self.driven.open()
+        self.disk.heal()
+
+    @rule(seed=st.integers(0, 2**32), in_order=st.booleans())
+    def cut_the_power(self, seed: int, in_order: bool) -> None:
+        self._acknowledge()
+        self.cuts += 1
+        self.disk.heal()
+        self.driven.kill()
+        before, after = self.driven.path.parent, self.root / str(self.cuts)
+        self.disk.power_cut(before, after, random.Random(seed), in_order=in_order)
+        shutil.rmtree(before)
+        self.disk = FaultyDisk(forgets=False)
+        self.driven = Driven.__new__(Driven)
+        self.driven.path, self.driven.options, self.driven.disk = after / "shard", self.options, self.disk
+        self.driven.identity = Driven.__init__.__defaults__[2]  # type: ignore[index]
+        self.driven.open()
+        if self.driven.store._engine.suspect_lsn:
+            self._look_behind_a_hole()
+        else:
+            assert self.driven.store.lsn >= self.acknowledged
+            del self.states[self.driven.store.lsn + 1 :]
+            self._begin_again()
+
+    def _look_behind_a_hole(self) -> None:
+        """What is answered is the state at the last LSN that survived; then the example begins anew."""
+        state = self.states[self.driven.store.lsn]
+        assert self.driven.store.lsn >= self.acknowledged
+        for keyspace in set(KEYSPACES):
+            for key, answer in self.driven.answers(KEYS, keyspace).items():
+                assert answer in (Corrupt, state.get((keyspace, key)))
+        self.driven.kill()
+        self.states, self.acknowledged, self.parked = [{}], 0, []
+        self.cuts += 1
+        self.driven = Driven(self.root / str(self.cuts) / "shard", self.options, self.disk)
+
+    def _begin_again(self) -> None:
+        self.parked = []
+        self.acknowledged = self.driven.store.lsn
+        assert self.driven.store.durable_lsn == self.driven.store.lsn == len(self.states) - 1
+        for keyspace in set(KEYSPACES):
+            held = {k: v for (space, k), v in self.state.items() if space == keyspace}
+            assert self.driven.items(keyspace=keyspace) == held
+            assert self.driven.count(keyspace) == len(held)
+
+    @invariant()
+    def figures_are_those_of_the_records(self) -> None:
+        if not hasattr(self, "driven"):
+            return
+        stats = self.driven.store.stats()
+        if not self.driven.store.is_read_only and stats["keys"] == len(self.state):
+            live = sum((24 + len(key) + len(value) + 7) // 8 * 8 for (_, key), value in self.state.items())
+            assert stats["live_bytes"] == live
+        assert stats["keys"] == len(self.state)
+
+
+def run(examples: int, steps: int) -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        ShardMachine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+            phases=[p for p in Phase if p != Phase.shrink] if os.environ.get("QUICKFAIL") else list(Phase),
+        ),
+    )
+
+
+def test_a_shard_is_its_model_through_failures_kills_and_power_cuts() -> None:
+    run(40, 30)
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(7200)
+def test_a_shard_is_its_model_for_long() -> None:
+    run(8000 if os.environ.get("FULL") else 800, 60)
