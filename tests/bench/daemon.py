@@ -37,7 +37,7 @@ KEYS = 200_000
 BATCH = 1_000
 VALUE = b"v" * 100
 #: Of one round, for each of the servers.
-BATCHES = 100
+BATCHES = KEYS // BATCH
 SINGLES = 1_000
 START_S = 30.0
 
