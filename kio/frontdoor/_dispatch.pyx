@@ -456,7 +456,9 @@ cdef class Dispatch:
     def has_news(self) -> bool:
         """Whether `take_events`, `take_batches` or `outputs` has something to give."""
         cdef uint32_t number
-        if self._events or self._gather.gathered != NULL or self._gather.handles.dropped.count or self._gather.dirty.count:
+        if self._events or self._gather.gathered != NULL or self._gather.handles.dropped.count:
+            return True
+        if self._gather.dirty.count:
             return True
         for number in range(self._gather.shard_count):
             if self._gather.shards[number].building != NULL:
@@ -633,7 +635,10 @@ cdef class Dispatch:
         return c.requests, c.request_bytes
 
     def counters(self) -> dict:
-        """What happened since the start: requests by operation (`per_op`), errors by code, bytes, late replies."""
+        """What happened since the start: requests by operation (`per_op`), errors by code, bytes, late replies.
+
+        Operations that nobody knows are counted together as 63.
+        """
         cdef uint32_t i
         return {
             "bytes_in": self._bytes_in,

@@ -364,13 +364,12 @@ cdef inline bint gather_is_answer(Request* r, uint8_t status) noexcept nogil:
 
 
 cdef inline const char* gather_deliver(Gather* g, const uint8_t* p, size_t n) noexcept nogil:
-    # Take one replies message. What is wrong with it, or NULL; the entries before the fault are taken.
+    # Take one replies message. What is wrong with it, or NULL; every entry that makes sense is taken.
     cdef Header header
     cdef Entry entry
     cdef Shard* shard
     cdef Batch* batch
-    cdef Slot* slot
-    cdef Request* r
+    cdef const char* fault = NULL
     cdef uint32_t i
     cdef size_t at = sizeof(Header)
     if n < sizeof(Header):
@@ -386,35 +385,38 @@ cdef inline const char* gather_deliver(Gather* g, const uint8_t* p, size_t n) no
         g.late += header.count
         return NULL
     for i in range(header.count):
-        if batch == NULL:
-            return "hold more entries than the batch operations"
         if n - at < sizeof(Entry):
             return "end inside an entry"
         memcpy(&entry, p + at, sizeof(Entry))
         at += sizeof(Entry)
-        if entry.payload_length > n - at or entry.index >= batch.count:
-            return "hold an entry that is out of bounds"
-        slot = &batch.slots[entry.index]
-        r = slot.request
-        if r == NULL:
-            return "answer an operation twice"
-        slot.request = NULL
-        batch.answered += 1
-        shard.operations -= 1
-        shard.bytes -= slot.bytes
-        if r.is_answered:
-            g.late += 1
-        elif not gather_is_answer(r, entry.status):
-            entry.status = INTERNAL_ERROR | (MAYBE_APPLIED if r.is_write else 0)
-            entry.payload_length = 0
-        gather_settle(g, r, slot.position, entry.status, p + at, entry.payload_length)
+        if entry.payload_length > n - at:
+            return "end inside a payload"
+        if entry.index >= batch.count or batch.slots[entry.index].request == NULL:
+            fault = "answer an operation that is not there, or twice"
+        else:
+            gather_take_entry(g, shard, batch, &entry, p + at)
         at += entry.payload_length
-        if batch.answered == batch.count:
-            batch_answered(shard, batch)
-            batch = NULL
     if at != n:
-        return "have bytes behind the last entry"
-    return NULL
+        fault = "have bytes behind the last entry"
+    if batch.answered == batch.count:
+        batch_answered(shard, batch)
+    return fault
+
+
+cdef inline void gather_take_entry(Gather* g, Shard* shard, Batch* batch, Entry* entry,
+                                   const uint8_t* payload) noexcept nogil:
+    cdef Slot* slot = &batch.slots[entry.index]
+    cdef Request* r = slot.request
+    slot.request = NULL
+    batch.answered += 1
+    shard.operations -= 1
+    shard.bytes -= slot.bytes
+    if r.is_answered:
+        g.late += 1
+    elif not gather_is_answer(r, entry.status):
+        gather_settle(g, r, slot.position, INTERNAL_ERROR | (MAYBE_APPLIED if r.is_write else 0), NULL, 0)
+        return
+    gather_settle(g, r, slot.position, entry.status, payload, entry.payload_length)
 
 
 cdef inline void gather_fail_batch(Gather* g, Batch* batch) noexcept nogil:

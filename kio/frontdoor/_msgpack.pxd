@@ -193,6 +193,39 @@ cdef inline void put_str(Buffer* out, const uint8_t* data, uint32_t length) noex
     buffer_append(out, data, length)
 
 
+cdef inline bint is_utf8(const uint8_t* p, uint32_t n) noexcept nogil:
+    # Whether a str may hold these bytes; a reader may refuse a whole message for one that is not.
+    cdef uint32_t i = 0
+    cdef uint32_t more, point
+    while i < n:
+        if p[i] < 0x80:
+            i += 1
+            continue
+        if 0xC2 <= p[i] <= 0xDF:
+            more = 1
+            point = p[i] & 0x1F
+        elif 0xE0 <= p[i] <= 0xEF:
+            more = 2
+            point = p[i] & 0x0F
+        elif 0xF0 <= p[i] <= 0xF4:
+            more = 3
+            point = p[i] & 0x07
+        else:
+            return False
+        if n - i <= more:
+            return False
+        for i in range(i + 1, i + 1 + more):
+            if p[i] & 0xC0 != 0x80:
+                return False
+            point = point << 6 | (p[i] & 0x3F)
+        i += 1
+        if (more == 2 and point < 0x800) or (more == 3 and point < 0x10000):
+            return False  # longer than it needs to be
+        if point > 0x10FFFF or 0xD800 <= point <= 0xDFFF:
+            return False
+    return True
+
+
 cdef inline void put_array(Buffer* out, uint32_t count) noexcept nogil:
     if count < 16:
         put_byte(out, <uint8_t>(0x90 | count))

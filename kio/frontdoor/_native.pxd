@@ -11,7 +11,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from kio._opbatch cimport ABSENT, DONE, ERROR, MAYBE_APPLIED, OP_DELETE, OP_EXISTS, OP_GET, OP_SET, VALUE
 from kio.frontdoor._buffer cimport Buffer, buffer_append, buffer_reserve
 from kio.frontdoor._msgpack cimport (
-    Reader, put_array, put_bin, put_bool, put_nil, put_str, put_uint, read_array, read_bytes, read_uint, store32,
+    Reader, is_utf8, put_array, put_bin, put_bool, put_nil, put_str, put_uint, read_array, read_bytes, read_uint,
+    store32,
 )
 from kio.frontdoor._request cimport ENCODED, Request, Result
 
@@ -179,7 +180,7 @@ cdef inline void put_error(Buffer* out, uint8_t status, const uint8_t* message, 
     cdef uint8_t code = status & <uint8_t>~MAYBE_APPLIED
     errors[code] += 1
     put_uint(out, code)
-    if length:
+    if length and is_utf8(message, length):
         put_str(out, message, length)
     else:
         put_str(out, texts[code].data, texts[code].length)

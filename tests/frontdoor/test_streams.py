@@ -254,3 +254,23 @@ def test_random_bytes_before_the_hello_open_nothing(data: bytes) -> None:
     dispatch.take_events()
     assert dispatch.take_batches() == []
     assert not dispatch.is_greeted(peer.id)
+
+
+@SETTINGS
+@example(message="schlüssel €😀".encode())
+@example(message=b"\xed\xa0\x80")
+@example(message=b"\xc0\xaf")
+@example(message=b"\xf4\x90\x80\x80")
+@example(message=b"a\xe2\x82")
+@given(message=st.one_of(st.binary(max_size=8), st.text(max_size=8).map(lambda text: text.encode("utf-8", "replace"))))
+def test_a_message_that_is_no_text_never_reaches_a_client(message: bytes) -> None:
+    dispatch = Dispatch(1, SEED)
+    peer = Peer(dispatch)
+    peer.send(1, wire.OP_GET, 0, b"k")
+    ((_, batch),) = dispatch.take_batches()
+    dispatch.deliver(encode(batch, [opbatch.Reply(0, errors.Corrupt.code, message)]))
+    try:
+        text = message.decode() or errors.Corrupt.text
+    except UnicodeDecodeError:
+        text = errors.Corrupt.text
+    assert peer.replies() == [[1, errors.Corrupt.code, text, False]]
