@@ -23,6 +23,7 @@ Everything is made durable before the manifest says so; a crash in here is met b
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,13 +123,17 @@ class Recovery:
         return self._directory / segment_name(segment)
 
     def _refuse_newer(self) -> None:
-        """Look at every header before anything is changed."""
+        """Look at every header and footer before anything is changed; what is damaged is told, or met again later."""
         for entry in self._manifest.state.segments.values():
             try:
                 fd = self._disk.open(self._path(entry.id))
             except FileNotFoundError:
                 continue
             try:
+                if entry.state == "sealed":
+                    at = max(0, self._disk.size(fd) - format.FOOTER.size)
+                    with suppress(Corrupt, OSError):
+                        format.decode_footer(self._disk.read(fd, format.FOOTER.size, at))
                 format.decode_header(self._disk.read(fd, RECORDS_START, 0))
             except Corrupt as error:
                 self._log.error("damaged header", segment=entry.id, reason=str(error), run="kio check")

@@ -4,8 +4,8 @@ The model is the list of states after each record, by LSN. What a restart finds 
     clean stop, kill           the last one
     power cut, sync = always   one at or behind every acknowledged write
     power cut, otherwise       any, so there is no hole: a prefix of the order
-A power cut may leave later writes of an active segment without earlier ones. Such a hole is answered Corrupt where it may
-matter (it cannot be told from rot), and only with what is behind it: never a value that the last state does not have.
+A power cut may leave later writes of an active segment without earlier ones. Such a hole cannot be told from rot: it is
+answered Corrupt where it may matter, and otherwise with the state at the last LSN that survived, never with another.
 """
 
 from __future__ import annotations

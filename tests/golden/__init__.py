@@ -1,0 +1,1 @@
+"""Data directories of every format version, read for ever and never rewritten."""
