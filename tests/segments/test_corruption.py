@@ -1,7 +1,7 @@
 """The corruption sweep: a small data directory, cut at every byte and flipped at every byte.
 
-The directory has sealed segments, a segment that an unclean stop left unsealed, overwrites, deletes and a clear. Whatever
-is done to one of its files, opening it raises a typed error, or every key is answered rightly or with a typed error:
+The directory has sealed segments, one that an unclean stop left unsealed, overwrites, deletes and a clear. Whatever is
+done to one of its files, opening it raises a typed error, or every key is answered rightly or with a typed error:
 never with a wrong value, an older value, or silence. And `check_directory` names the damage.
 
 The one legal exception is the torn tail: damage at or behind the last record of the unsealed segment, with nothing
