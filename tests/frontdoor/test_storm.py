@@ -177,10 +177,8 @@ class Storm:
 
     def settle(self) -> None:
         """Answer all that waits, and let every client read to the end."""
-        for _ in range(100_000):
-            for shard in range(SHARDS):
-                self.dispatch.fail_shard(shard)
-                self.dispatch.shard_up(shard)
+        while self.dispatch.requests or any(client.unsent for client in self.clients):
+            self.fail_shards()
             for client in self.clients:
                 client.feed(self.now_ms)
                 client.read(1 << 30)
@@ -189,8 +187,7 @@ class Storm:
             self.handles.clear()
             self.dispatch.resume(self.now_ms)
             self.take_events()
-            if not self.dispatch.requests and not any(client.unsent for client in self.clients):
-                break
+        self.fail_shards()
         for client in self.clients:
             client.read(1 << 30)
             replies = unpack(client.received)
@@ -200,6 +197,12 @@ class Storm:
             self.dispatch.close(client.peer.id)
         assert self.dispatch.requests == self.dispatch.connections == 0
         assert [self.dispatch.shard_in_flight(shard) for shard in range(SHARDS)] == [(0, 0)] * SHARDS
+
+    def fail_shards(self) -> None:
+        """All that is in flight is answered."""
+        for shard in range(SHARDS):
+            self.dispatch.fail_shard(shard)
+            self.dispatch.shard_up(shard)
 
 
 def weather(seed: int, steps: int) -> None:

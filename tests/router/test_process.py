@@ -9,10 +9,12 @@ import subprocess
 import time
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from kio import control, errors, opbatch, wire
 from tests.frontdoor.backend import encode
+from tests.frontdoor.socket_client import SocketClient
 from tests.router.process import RouterProcess, wait_until
 
 
@@ -232,3 +234,20 @@ def test_hostile_bytes_cost_the_router_no_memory_and_other_clients_nothing(route
         after = router.await_told("stats")["rss_bytes"]
     assert after - before < 10 << 20
     assert "this is HTTP" in router.logged()
+
+
+def test_when_descriptors_run_out_those_who_are_in_are_served_and_the_others_later(router: RouterProcess) -> None:
+    router.all_up()
+    process = psutil.Process(router.process.pid)
+    with router.client() as client, contextlib.ExitStack() as stack:
+        bound = process.num_fds() + 3
+        process.rlimit(psutil.RLIMIT_NOFILE, (bound, bound))
+        waiting = [stack.enter_context(SocketClient(router.address, greet=False)) for _ in range(6)]
+        wait_until(lambda: "accepting rests" in router.logged(), "the descriptors to run out")
+        for _ in range(10):
+            assert client.ask(wire.OP_SET, 0, b"k", b"v") == [0, True]
+        for each in waiting[:5]:
+            each.close()
+        waiting[5].send(1, wire.OP_HELLO, {"protocol": 1, "client": "patient"})
+        assert waiting[5].reply()[:2] == [1, 0]
+    assert router.logged().count("accepting rests") <= 2
