@@ -577,8 +577,10 @@ cdef class Engine:
         r.key_length = key_length
         r.kind = kind
         r.keyspace = keyspace
-        memcpy(p + RECORD_HEADER, key, key_length)
-        memcpy(p + RECORD_HEADER + key_length, value, value_length)
+        if key_length:
+            memcpy(p + RECORD_HEADER, key, key_length)
+        if value_length:
+            memcpy(p + RECORD_HEADER + key_length, value, value_length)
         memset(p + used, 0, size - used)
         r.crc = kio_crc32c(self.segments[self.active].crc_seed, p + 4, size - 4)
         self.staging.size += size
@@ -594,7 +596,8 @@ cdef class Engine:
         entry = <Entry*>(b.data + b.size)
         memset(entry, 0, sizeof(Entry))
         entry.index, entry.status, entry.payload_length = i, status, n
-        memcpy(b.data + b.size + sizeof(Entry), payload, n)
+        if n:
+            memcpy(b.data + b.size + sizeof(Entry), payload, n)
         b.size += sizeof(Entry) + n
         b.count += 1
         return 0
