@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -37,11 +36,6 @@ def segment_files(data: Path, shard: int) -> list[Path]:
     files = [p for p in (data / f"shard-{shard:04d}").iterdir() if p.is_file() and p.stat().st_size > 1 << 19]
     assert len(files) >= 2, f"shard {shard} holds {files}"
     return sorted(files)
-
-
-def read(wire: Wire, tag: bytes, number: int) -> tuple[int, Any]:
-    status, result, *_ = wire.request(GET, 0, b"{%s}%d" % (tag, number))
-    return status, result
 
 
 def test_a_missing_segment_stops_its_shard_with_a_reason_and_no_other(chance: Chance) -> None:
@@ -150,9 +144,14 @@ def flip(data: Path, shards: list[int], chance: Chance) -> list[str]:
 def read_all(daemon: Daemon, expected: dict[tuple[bytes, int], bytes], what: str) -> tuple[int, int]:
     """(right, corrupt): how the keys were answered; any other answer is a failure."""
     right = corrupt = 0
+    asked = list(expected)
     with Wire(daemon.url) as wire:
-        for (tag, number), value in expected.items():
-            status, result = read(wire, tag, number)
+        answers = []
+        for start in range(0, len(asked), 200):
+            part = asked[start : start + 200]
+            wire.send_all([(GET, 0, b"{%s}%d" % (tag, number)) for tag, number in part])
+            answers += [wire.receive()[1:3] for _ in part]
+        for ((tag, number), value), (status, result) in zip(expected.items(), answers, strict=True):
             if status == OK:
                 assert result is not None, f"key {number} of {tag!r} is silently gone; flipped: {what}"
                 assert result == value, f"key {number} of {tag!r} has a wrong value {result[:40]!r}; flipped: {what}"
