@@ -50,10 +50,8 @@ class RareOperations:
 
     def asked(self, event: Asked) -> None:
         """Begin to answer a request."""
-        if event.op == OP_COUNT:
-            self._sum(event, opbatch_op=OP_COUNT)
-        elif event.op == OP_CLEAR:
-            self._sum(event, opbatch_op=OP_CLEAR)
+        if event.op in (OP_COUNT, OP_CLEAR):
+            self._sum(event)
         elif event.op == OP_SCAN:
             self._scan(event)
         elif event.op == OP_STATS:
@@ -80,11 +78,11 @@ class RareOperations:
 
     # --- count, clear
 
-    def _sum(self, event: Asked, opbatch_op: int) -> None:
+    def _sum(self, event: Asked) -> None:
         (keyspace,) = event.arguments
-        is_write = opbatch_op == OP_CLEAR
+        is_write = event.op == OP_CLEAR
         self._ask_shards(
-            event.handle, opbatch_op, keyspace, lambda handle, replies: self._answer_sum(handle, replies, is_write)
+            event.handle, event.op, keyspace, lambda handle, replies: self._answer_sum(handle, replies, is_write)
         )
 
     def _answer_sum(self, handle: int, replies: Replies, is_write: bool) -> None:
