@@ -175,7 +175,7 @@ class Door:
         try:
             self._dispatch.deliver(replies)
         except ProtocolError as error:
-            self._repeats.warning("replies dropped", fault=error, bytes=len(replies))
+            self._repeats.warning("replies dropped", fault=str(error), bytes=len(replies))
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Asked):
