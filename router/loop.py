@@ -22,7 +22,7 @@ import zmq
 
 from kio import control
 from kio.clock import monotonic_s
-from kio.frontdoor._dispatch import Dispatch
+from kio.frontdoor._dispatch import Dispatch, live_allocations
 from kio.frontdoor.door import Door
 from kio.frontdoor.greeting import Greeting
 from kio.frontdoor.poller import READABLE, Poller
@@ -209,6 +209,7 @@ class RouterLoop:
             "connections": self._door.connections,
             "requests": sum(counters["per_op"].values()),
             "in_flight": self._dispatch.requests,
+            "buffer_bytes": live_allocations()[1],
             "bytes_in": counters["bytes_in"],
             "bytes_out": counters["bytes_out"],
             "errors": counters["errors"],

@@ -155,6 +155,7 @@ class RareOperations:
                 figures |= msgpack.unpackb(payload, strict_map_key=False)
             elif figures["state"] == "serving":
                 figures |= {"state": "down", "reason": str(_error(shard, status, payload))}
+            figures["in_flight"], _ = self._dispatch.shard_in_flight(shard)
             shards.append(figures)
         told = dict(self.topology)
         told["router"] = dict(told.get("router", {})) | dict(self._router_stats())

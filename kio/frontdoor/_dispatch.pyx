@@ -100,8 +100,6 @@ cdef class Dispatch:
 
     #: True: every new request is answered Draining.
     cdef public bint draining
-    #: Open connections.
-    cdef readonly uint32_t connections
 
     def __cinit__(
         self,
@@ -163,7 +161,6 @@ cdef class Dispatch:
         c.generation = self._generation
         c.hot_shard = -1
         self._connections[c.index] = c
-        self.connections += 1
         return self._id(c)
 
     def close(self, uint64_t connection) -> None:
@@ -182,7 +179,6 @@ cdef class Dispatch:
         gather_account(&self._gather, c)
         self._connections[c.index] = NULL
         numbers_add(&self._free, c.index)
-        self.connections -= 1
         release(c)
 
     cdef inline uint64_t _id(self, Connection* c) noexcept:
@@ -516,11 +512,6 @@ cdef class Dispatch:
         """Operations of this shard are queued again."""
         self._check(number)
         self._gather.shards[number].is_up = True
-
-    def is_shard_up(self, uint32_t number) -> bool:
-        """Whether operations of this shard are queued."""
-        self._check(number)
-        return self._gather.shards[number].is_up
 
     def shard_in_flight(self, uint32_t number) -> tuple:
         """(operations, bytes) that are queued or sent and not answered."""

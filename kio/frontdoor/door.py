@@ -325,7 +325,10 @@ class Door:
                 reason = self._pick_timeout(connection, now)
                 if reason is not None:
                     if connection.parted_at is None:
-                        self._repeats.warning("connection closed", fault=reason, peer=connection.peer)
+                        requests, _ = self._dispatch.in_flight(connection.id)
+                        self._repeats.warning(
+                            "connection closed", fault=reason, peer=connection.peer, requests=requests
+                        )
                     self._close(connection)
 
     def _pick_timeout(self, connection: _Connection, now: float) -> str | None:
