@@ -98,6 +98,14 @@ class _ShardCheck:
         self._durable = 0
 
     def run(self) -> None:
+        """Examine it under its own lock too: a worker whose supervisor died may still be writing."""
+        lock = lock_file(self._directory / "LOCK")
+        try:
+            self._run()
+        finally:
+            lock.release()
+
+    def _run(self) -> None:
         self._report.shards += 1
         try:
             manifest = Manifest.load(self._directory, self._shard, self._identity.directory_id, self._disk)

@@ -290,7 +290,7 @@ class Manifest:
             sequence += 1
             at += EDIT.size + len(payload)
         if at < len(data):
-            for later in range(at + 1, len(data)):
+            for later in range(at, len(data)):
                 if _edit_at(data, later, None, above=sequence) is not None:
                     raise Corrupt(f"{where} is corrupt at offset {at}, valid edits follow at {later}: {self.path}")
         self.torn_bytes = len(data) - at

@@ -75,18 +75,20 @@ class Driven:
         options: StoreOptions = SMALL,
         disk: Disk = DISK,
         identity: DirectoryIdentity = IDENTITY,
+        shard: int = 0,
     ) -> None:
         self.path = path
         self.options = options
         self.disk = disk
         self.identity = identity
+        self.shard = shard
         if not (path / "MANIFEST").exists():
             path.mkdir(parents=True, exist_ok=True)
-            Manifest.create(path, 0, identity.directory_id, disk)
+            Manifest.create(path, shard, identity.directory_id, disk)
         self.open()
 
     def open(self) -> Driven:
-        self.store = Store.open(self.path, self.identity, 0, self.options, self.disk)
+        self.store = Store.open(self.path, self.identity, self.shard, self.options, self.disk)
         return self
 
     def kill(self) -> None:
@@ -184,6 +186,13 @@ class Driven:
             if job.error is not None:
                 break
         return ran
+
+
+def unopened(path: Path, options: StoreOptions, disk: Disk) -> Driven:
+    """The store of an existing shard, to be opened by `open`."""
+    driven = Driven.__new__(Driven)
+    driven.path, driven.options, driven.disk, driven.identity, driven.shard = path, options, disk, IDENTITY, 0
+    return driven
 
 
 def open_descriptors() -> int:

@@ -34,7 +34,7 @@ from kio.errors import Corrupt, DiskFull, KioError, ShardReadOnly
 from kio.opbatch import Operation
 from kio.segments.store import StoreOptions
 from tests.segments.faulty_disk import FaultyDisk
-from tests.segments.support import Driven, delete, get, hash_of, key_of_hash, operation, put, replies_of
+from tests.segments.support import Driven, delete, get, hash_of, key_of_hash, operation, put, replies_of, unopened
 
 State = dict[tuple[int, bytes], bytes]
 
@@ -240,9 +240,7 @@ class ShardMachine(RuleBasedStateMachine):
         self.disk.power_cut(before, after, random.Random(seed), in_order=in_order)
         shutil.rmtree(before)
         self.disk = FaultyDisk(forgets=False)
-        self.driven = Driven.__new__(Driven)
-        self.driven.path, self.driven.options, self.driven.disk = after / "shard", self.options, self.disk
-        self.driven.identity = Driven.__init__.__defaults__[2]  # type: ignore[index]
+        self.driven = unopened(after / "shard", self.options, self.disk)
         self.driven.open()
         if self.driven.store._engine.suspect_lsn:
             self._look_behind_a_hole()

@@ -14,7 +14,7 @@ from kio.segments.manifest import Manifest
 from kio.segments.segment import RECORDS_START, segment_name
 from kio.segments.store import StoreOptions
 from tests.segments.faulty_disk import Died, FaultyDisk
-from tests.segments.support import IDENTITY, SMALL, Driven, put, replies_of
+from tests.segments.support import IDENTITY, SMALL, Driven, put, replies_of, unopened
 
 ROOMY = StoreOptions(segment_bytes=64 * 1024)
 
@@ -178,8 +178,7 @@ def test_recovery_that_fails_at_any_call_of_the_disk_is_met_by_running_it_again(
         copy = tmp_path / f"copy {call}"
         shutil.copytree(origin.path, copy)
         disk = FaultyDisk()
-        driven = Driven.__new__(Driven)
-        driven.path, driven.options, driven.disk, driven.identity = copy, SMALL, disk, IDENTITY
+        driven = unopened(copy, SMALL, disk)
         if kind == "error":
             disk.fail("any", call)
         else:

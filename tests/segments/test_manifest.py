@@ -1,0 +1,187 @@
+"""The manifest: a defined outcome for whatever can stand in the file."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+
+from kio.errors import Corrupt
+from kio.segments.disk import DISK
+from kio.segments.manifest import EDIT, HEADER, Manifest, _edit_crc
+from tests.segments.faulty_disk import FaultyDisk
+from tests.segments.support import IDENTITY
+
+START = HEADER.size + 4
+
+
+def encoded(sequence: int, edit: dict[str, Any]) -> bytes:
+    payload = msgpack.packb(edit)
+    return EDIT.pack(len(payload), _edit_crc(sequence, payload), sequence) + payload
+
+
+def create(number: int) -> dict[str, Any]:
+    return {"t": "create", "id": number, "salt": number, "epoch": 1}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A manifest with three segments."""
+    Manifest.create(tmp_path, 0, IDENTITY.directory_id)
+    made = Manifest.load(tmp_path, 0, IDENTITY.directory_id)
+    made.start()
+    for number in (1, 2, 3):
+        made.append(create(number))
+    made.close()
+    return tmp_path / "MANIFEST"
+
+
+def load(path: Path, shard: int = 0, directory_id: bytes = IDENTITY.directory_id) -> Manifest:
+    return Manifest.load(path.parent, shard, directory_id)
+
+
+def test_it_is_read_back_as_it_was_written(path: Path) -> None:
+    loaded = load(path)
+    assert sorted(loaded.state.segments) == [1, 2, 3]
+    assert loaded.state.next_id == 4
+    assert loaded.torn_bytes == 0
+
+
+def test_a_manifest_that_is_missing_empty_or_has_half_a_header_is_corrupt(path: Path) -> None:
+    content = path.read_bytes()
+    for cut in range(START):
+        path.write_bytes(content[:cut])
+        with pytest.raises(Corrupt, match="offset 0"):
+            load(path)
+    path.unlink()
+    with pytest.raises(Corrupt, match="missing"):
+        load(path)
+
+
+def test_a_manifest_cut_anywhere_behind_its_header_has_the_edits_before_the_cut(path: Path) -> None:
+    content = path.read_bytes()
+    counts = []
+    for cut in range(START, len(content)):
+        path.write_bytes(content[:cut])
+        loaded = load(path)
+        counts.append(len(loaded.state.segments))
+        loaded.start()
+        loaded.append(create(9))
+        loaded.close()
+        assert sorted(load(path).state.segments) == [*range(1, counts[-1] + 1), 9]
+    assert counts == sorted(counts)
+    assert set(counts) == {0, 1, 2}
+
+
+def test_damage_before_the_last_edit_is_corruption_and_in_the_last_one_a_torn_tail(path: Path) -> None:
+    content = path.read_bytes()
+    last = len(content) - len(encoded(5, create(3)))
+    for offset in range(len(content)):
+        damaged = bytearray(content)
+        damaged[offset] ^= 0x10
+        path.write_bytes(damaged)
+        if offset < last:
+            with pytest.raises(Corrupt):
+                load(path)
+        else:
+            loaded = load(path)
+            assert sorted(loaded.state.segments) == [1, 2]
+            assert loaded.torn_bytes == len(content) - last
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        b"\0",
+        bytes(5000),
+        b"\xff" * 100,
+        encoded(1, create(4)),
+        encoded(5, create(3)),
+        struct.pack("<IIQ", 0xFFFFFFFF, 0, 6),
+        struct.pack("<IIQ", 64 * 1024 + 1, 0, 6) + bytes(70_000),
+    ],
+    ids=["a zero", "zeros", "ones", "an old number", "the last edit again", "4 GiB", "overlong"],
+)
+def test_what_stands_behind_the_last_edit_and_is_none_is_cut(path: Path, behind: bytes) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content + behind)
+    loaded = load(path)
+    assert sorted(loaded.state.segments) == [1, 2, 3]
+    assert loaded.torn_bytes == len(behind)
+    assert path.read_bytes() == content + behind
+    loaded.start()
+    loaded.close()
+    assert path.read_bytes() == content
+
+
+def test_a_number_left_out_is_corruption(path: Path) -> None:
+    edits = load(path)._sequence
+    with path.open("ab") as file:
+        file.write(encoded(edits + 2, create(5)))
+    with pytest.raises(Corrupt, match="valid edits follow"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        create(2), {"t": "drop", "id": 9}, {"t": "unheard of"}, {"id": 4}, {"t": "sealed", "id": 1}, [], 7,
+        {"t": "create", "id": "4", "salt": 1, "epoch": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_edit_that_contradicts_what_is_known_is_corruption(path: Path, edit: Any) -> None:
+    edits = load(path)._sequence
+    with path.open("ab") as file:
+        file.write(encoded(edits + 1, edit))
+    with pytest.raises(Corrupt, match="contradicts"):
+        load(path)
+
+
+def test_the_manifest_of_another_shard_or_directory_is_refused(path: Path) -> None:
+    with pytest.raises(Corrupt, match="that of shard 0"):
+        load(path, shard=1)
+    with pytest.raises(Corrupt, match="that of shard 0"):
+        load(path, directory_id=bytes(16))
+
+
+def test_an_edit_that_found_no_room_is_taken_back_and_one_that_was_not_synced_is_the_last(path: Path) -> None:
+    disk = FaultyDisk()
+    opened = Manifest.load(path.parent, 0, IDENTITY.directory_id, disk)
+    opened.start()
+    disk.fail("write", part=0.7)
+    with pytest.raises(OSError, match="error"):
+        opened.append(create(4))
+    assert not opened.has_failed
+    opened.append(create(4))
+    disk.fail("sync_data")
+    with pytest.raises(OSError, match="error"):
+        opened.append(create(5))
+    assert opened.has_failed
+    with pytest.raises(OSError, match="no more edits"):
+        opened.append(create(6))
+    assert sorted(opened.state.segments) == [1, 2, 3, 4]
+    opened.close()
+
+
+@pytest.mark.parametrize("kind", ["create", "write", "sync", "rename", "sync_directory", "open"])
+def test_a_manifest_that_could_not_be_written_anew_is_the_old_or_the_new_one(path: Path, kind: str) -> None:
+    disk = FaultyDisk()
+    opened = Manifest.load(path.parent, 0, IDENTITY.directory_id, disk)
+    opened.start()
+    floors = [{"t": "floor", "keyspace": i % 256, "epoch": 1, "lsn": i} for i in range(4000)]
+    for _ in range(20):
+        disk.fail(kind, nth=2 if kind == "write" else 1)
+        opened.append(*floors)
+        if disk.calls["create"]:
+            break
+    disk.heal()
+    assert opened.has_failed == (kind in ("sync_directory", "open"))
+    if not opened.has_failed:
+        opened.append(create(4))
+    opened.close()
+    assert load(path).state == opened.state
+    assert Manifest.load(path.parent, 0, IDENTITY.directory_id, DISK).torn_bytes == 0
