@@ -23,8 +23,8 @@ Supervisor to router
     drain       (none)                        stop taking requests, answer those in flight, exit 0
 Router to supervisor
     ready       (none)
-    stats       connections, requests, bytes_in, bytes_out, in_flight, buffer_bytes (held for clients), errors: {code: n},
-                per_op: {op: n}, rss_bytes, cpu_s
+    stats       connections, requests, bytes_in, bytes_out, in_flight, buffer_bytes (held for clients),
+                errors: {code: n}, per_op: {op: n}, rss_bytes, cpu_s
 
 The stats of a shard: state ("recovering" | "serving" | "read-only" | "failed"), reason, keys, live_bytes, dead_bytes,
 disk_bytes, segments, lsn, durable_lsn, epoch, keydir_bytes, gets, hits, misses, sets, deletes, errors, bytes_read,
