@@ -95,6 +95,7 @@ class Daemon:
     Args:
         data: the data directory; None makes one and removes it at the end.
         await_ready: False returns as soon as the ports are known (for shards that will never serve).
+        own_group: make it the leader of a process group, as a terminal's foreground job is.
         flags: further flags of `kio serve`.
     """
 
@@ -106,6 +107,7 @@ class Daemon:
         shards: int | None = None,
         sync: str = "interval",
         await_ready: bool = True,
+        own_group: bool = False,
         flags: Sequence[str] = (),
     ) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="kio-test-"))
@@ -119,6 +121,7 @@ class Daemon:
         self.http = ""
         self.log = self.home / "stderr"
         self._await_ready = await_ready
+        self._own_group = own_group
         self._mark = ""
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -161,6 +164,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
+                process_group=0 if self._own_group else None,
             )
         self.url = self._announced(rb"\burl=(kio://[^\s\"]+)", offset)
         self.http = self._announced(rb"\bhttp=(http://[^\s\"]+)", offset)
@@ -186,11 +190,16 @@ class Daemon:
     def stop(self, limit_s: float = STOP_S) -> float:
         """SIGTERM; it must exit 0 within the limit and leave no process. The seconds it took."""
         assert self._process is not None
-        began = time.monotonic()
         self._process.send_signal(signal.SIGTERM)
+        return self.await_stopped(limit_s)
+
+    def await_stopped(self, limit_s: float = STOP_S) -> float:
+        """Wait for the end of an ordered stop that was asked for; as `stop`."""
+        assert self._process is not None
+        began = time.monotonic()
         code = self._process.wait(limit_s)
         took = time.monotonic() - began
-        assert code == 0, f"exit code {code} after SIGTERM; it wrote:\n{self.log_tail()}"
+        assert code == 0, f"exit code {code} after the stop; it wrote:\n{self.log_tail()}"
         self._process = None
         self.assert_nothing_left(0.2)
         return took

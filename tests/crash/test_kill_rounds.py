@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.conftest import Chance
-from tests.cluster.daemon import FULL, ORPHAN_S, Daemon, run_cli, scaled, wait_until
+from tests.cluster.daemon import FULL, ORPHAN_S, Daemon, run_cli, scaled, state_of, wait_until
 from tests.cluster.load import Load
 from tests.cluster.probe import Probe, shard_tags
 from tests.cluster.rawwire import DELETE_MANY, GET, SET_MANY, SHARD_DOWN, Wire
@@ -137,3 +137,31 @@ def test_a_killed_worker_serves_again_within_two_seconds_at_a_million_keys(chanc
         with Wire(daemon.url) as wire:
             for n in chance.dice.sample(range(1_000_000), 1_000):
                 assert wire.call(GET, 0, b"key:%08d" % n) == b"v" * 100
+
+
+def test_children_that_are_told_to_end_by_somebody_else_are_started_again_and_lose_nothing(chance: Chance) -> None:
+    with Daemon(workers=2) as daemon:
+        tags = shard_tags(daemon)
+        with Load(daemon, clients=4, seed=chance.seed) as load:
+            for name in ("worker", "router", "worker", "router"):
+                load.await_acks(100)
+                pid = daemon.worker_pid(0) if name == "worker" else daemon.router_pid()
+                os.kill(pid, signal.SIGTERM)
+                wait_until(lambda p=pid: state_of(p) == "X", 5, f"the end of the {name}")  # type: ignore[misc]
+                wait_until(daemon.is_ready, 10, f"the daemon to be ready after the {name} ended", 0.05)
+            load.await_acks(100)
+            with Wire(daemon.url) as wire:
+                for tag in tags.values():
+                    assert wire.call(DELETE_MANY, 0, [b"{%s}nothing" % tag]) == [False]
+        load.assert_nothing_lost(daemon, chance.repeat, acked_min=500)
+
+
+def test_an_interrupt_of_the_whole_group_is_an_ordered_stop(chance: Chance) -> None:
+    with Daemon(workers=2, own_group=True) as daemon:
+        with Load(daemon, clients=2, seed=chance.seed) as load:
+            load.await_acks(100)
+            os.killpg(daemon.supervisor, signal.SIGINT)
+            daemon.await_stopped()
+            daemon.restart()
+            load.await_acks(50)
+        load.assert_nothing_lost(daemon, chance.repeat, acked_min=150)
