@@ -301,3 +301,16 @@ def test_drain_refuses_new_connections_and_requests_and_parts_when_all_is_answer
         client.close()
         late.close()
         wait_until(lambda: door.door.connections == 0, "the connections to be gone")
+
+
+def test_a_connection_that_broke_the_protocol_still_gets_what_is_in_flight() -> None:
+    with RunningDoor(hello_timeout_s=0.1) as door, door.client() as client:
+        door.is_holding = True
+        client.send(1, wire.OP_SET, 0, b"k", b"v")
+        wait_until(lambda: len(door.held) == 1, "the batch")
+        client.sock.sendall(b"\xff\xff\xff\xff")
+        time.sleep(0.4)  # longer than the timeout of a hello
+        door.release()
+        assert client.reply() == [1, 0, True]
+        assert client.reply()[:2] == [0, errors.ProtocolError.code]
+        assert client.is_closed()
