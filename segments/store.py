@@ -348,6 +348,10 @@ class Store:
             self._note(self._chain.finish_running())
             if not self._read_only_reason and self._chain.seal_all() is None:
                 self._manifest.append({"t": "close", "epoch": self._chain.epoch, "lsn": self.lsn})
+        except OSError as error:
+            self._log.error(
+                "unclean stop", reason=str(error), lsn=self.lsn, durable_lsn=self.durable_lsn, run="kio check"
+            )
         finally:
             self._abandon()
 

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -290,7 +290,6 @@ def run(examples: int, steps: int) -> None:
             deadline=None,
             print_blob=True,
             suppress_health_check=list(HealthCheck),
-            phases=[p for p in Phase if p != Phase.shrink] if os.environ.get("QUICKFAIL") else list(Phase),
         ),
     )
 
