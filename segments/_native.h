@@ -101,6 +101,7 @@ KIO_FUNCTION void kio_memory_setup(void) {
 #if defined(__GLIBC__)
     mallopt(M_MMAP_THRESHOLD, 1 << 20);
     mallopt(M_TRIM_THRESHOLD, 4 << 20);
+    mallopt(M_ARENA_MAX, 1); /* a heap for each helper thread would keep what it freed */
 #endif
 }
 

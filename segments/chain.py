@@ -16,6 +16,7 @@ Crash: recovery.py says what each moment leaves.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -71,7 +72,8 @@ class SegmentChain:
         self._log = Log(__name__, shard=shard)
         # The segments.
         self._segments: dict[int, Segment] = {}
-        self._free_slots = list(range(SEGMENTS_PER_SHARD_MAX, 0, -1))
+        self._free_slots: list[int] = []
+        self._slots_used = 0
         self._sealing: list[Segment] = []
         self._prepared: Segment | None = None
         self._prepare_at_s = 0.0
@@ -93,7 +95,7 @@ class SegmentChain:
     def reserve_slots(self, sources: list[Source]) -> None:
         """Give each recovered segment its slot, which the words of the KeyDir will name."""
         for source in sources:
-            source.segment.slot = self._free_slots.pop()
+            source.segment.slot = self._take_slot()
 
     def adopt(self, source: Source, live_bytes: int) -> None:
         """Take a recovered segment into the chain."""
@@ -122,7 +124,13 @@ class SegmentChain:
         Raises:
             OSError: when none is prepared and the disk refuses one; nothing has changed then.
         """
-        following = self._take_prepared(RECORDS_START + record_bytes)
+        slot = self._take_slot()
+        try:
+            following = self._take_prepared(RECORDS_START + record_bytes)
+        except OSError:
+            self._free_slots.append(slot)
+            raise
+        following.slot = slot
         old = self.active
         self._close_active()
         if old.end == RECORDS_START:
@@ -144,11 +152,19 @@ class SegmentChain:
 
     def _attach(self, segment: Segment, record_bytes: int, live_bytes: int) -> None:
         if not segment.slot:
-            segment.slot = self._free_slots.pop()
+            segment.slot = self._take_slot()
         self._engine.attach(
             segment.slot, segment.id, segment.mapping, segment.end, segment.crc_seed, record_bytes, live_bytes
         )
         self._segments[segment.id] = segment
+
+    def _take_slot(self) -> int:
+        if self._free_slots:
+            return self._free_slots.pop()
+        if self._slots_used == SEGMENTS_PER_SHARD_MAX:
+            raise OSError(errno.ENOSPC, f"shard {self._shard} has no slot for another segment")
+        self._slots_used += 1
+        return self._slots_used
 
     def _activate(self, segment: Segment) -> None:
         self._attach(segment, 0, 0)

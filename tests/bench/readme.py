@@ -34,7 +34,7 @@ KERNEL_COLUMNS = {
     "sets_per_s": "sets/s",
     "gets_per_s": "gets/s",
     "keydir_bytes_per_key": "KeyDir, bytes a key",
-    "rss_bytes_per_key": "resident, bytes a key",
+    "rss_slope_bytes_per_key": "resident, bytes a key more",
     "longest_batch_us": "longest batch of 100 sets, µs",
 }
 
