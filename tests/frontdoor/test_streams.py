@@ -245,6 +245,42 @@ def test_random_bytes_never_harm_another_connection(data: bytes, mutation: int) 
         dispatch.close(peer.id)
 
 
+@pytest.mark.stress
+@pytest.mark.timeout(900)
+def test_a_hundred_thousand_mangled_streams_harm_nobody() -> None:
+    chance = random.Random(1)
+    dispatch, shards = Dispatch(SHARDS, SEED, value_bytes_max=1_000), Shards(SHARDS)
+    friend = Peer(dispatch)
+    whole = [
+        frame(1, wire.OP_SET, 0, b"k", bytes(300)),
+        frame(2, wire.OP_SET_MANY, 0, [b"a", b"1", "b", "2"] * 20),
+        frame(3, wire.OP_GET_MANY, 0, [b"a" * 40] * 20, deadline_ms=1),
+        frame(4, wire.OP_SCAN, 0, b"cursor", b"prefix", 10, 1),
+        frame(2**40, wire.OP_COUNT, 255),
+    ]
+    for round in range(100_000):
+        hostile = Peer(dispatch)
+        stream = bytearray(b"".join(chance.choices(whole, k=3)))
+        for _ in range(chance.randrange(5)):
+            stream[chance.randrange(len(stream))] = chance.choice([0, 1, 0x80, 0xC1, 0xDD, 0xFF, chance.randrange(256)])
+        for piece in pieces(bytes(stream), [chance.randrange(1 << 20) for _ in range(3)]):
+            hostile.feed(piece)
+        for event in dispatch.take_events():
+            if isinstance(event, Asked):
+                dispatch.answer(event.handle, msgpack.packb(None))
+        for _, batch in dispatch.take_batches():
+            dispatch.deliver(shards.execute(batch))
+        unpack(hostile.output())
+        dispatch.close(hostile.id)
+        if round % 100 == 0:
+            dispatch.expire(hostile.now_ms + round)
+            friend.send(round, wire.OP_SET, 200, b"mine", b"%d" % round)
+            friend.send(round, wire.OP_GET, 200, b"mine")
+            turn(dispatch, shards)
+            assert friend.replies() == [[round, 0, True], [round, 0, b"%d" % round]]
+    assert dispatch.requests == 0
+
+
 @SETTINGS
 @given(data=st.binary(max_size=200))
 def test_random_bytes_before_the_hello_open_nothing(data: bytes) -> None:
