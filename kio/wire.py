@@ -52,6 +52,8 @@ Replies     [id, 0, result]                                    all of it succeed
 Hello
     The first request of a connection is hello. The daemon answers with the version it will speak, at most the one asked
     for, or with ProtocolError when it speaks none of them, and closes. Anything before the hello is a protocol error.
+    A daemon that has no room for another connection says so at once: Overloaded with request id 0, then it closes. A
+    connection that sends no hello within 10 s is closed.
 
 Versions
     1   the first.
