@@ -26,7 +26,7 @@ from kio.segments._format cimport (
     key_offset, order_of, record_bytes,
 )
 from kio.segments._keydir cimport PAGES, KeyDir, make_word
-from kio.segments._native cimport kio_crc32c, kio_guarded_copy, kio_guarded_crc, kio_guarded_header, kio_guarded_read, setup
+from kio.segments._native cimport FAULT, kio_crc32c, kio_guarded_copy, kio_guarded_crc, kio_guarded_header, kio_guarded_read, setup
 
 import errno
 from typing import NamedTuple
@@ -195,6 +195,7 @@ def scan(const uint8_t[::1] mapping, uint64_t start, uint64_t stop, uint32_t crc
         epoch_max: no record can have a higher epoch; bytes that look like a header are then cheap to tell from one.
         data_end: from here to `stop` the file is a hole: no record begins there, but one may reach into it, where a
             sparse copy made a hole of its last zeros. None when that is not known.
+    Raises: OSError (EIO) when the disk does not deliver the bytes: that says nothing about what they are.
     Cost: about 60 ms for 128 MiB that are in memory; a hole costs nothing, or 2.6 ms a MiB where it is not known.
     """
     cdef HintList l
@@ -240,15 +241,18 @@ cdef uint64_t _scan(HintList* l, const uint8_t* base, uint64_t at, uint64_t stop
     cdef Record r
     cdef Hint h
     cdef uint64_t size, last = 0, end = at, bad = 0
+    cdef int outcome
     cdef uint8_t* key = <uint8_t*>malloc(65536)
     if key == NULL:
         with gil:
             raise MemoryError("no memory for a key")
     while at < last_start and at + RECORD_HEADER <= stop:
-        if kio_guarded_header(&r, base + at, stop - at) == 1 and r.epoch <= epoch_max and \
+        outcome = kio_guarded_header(&r, base + at, stop - at)
+        if outcome == 1 and r.epoch <= epoch_max and \
                 (not is_ordered or (r.lsn > last and _is_near(&r, last, bad))):
             size = record_bytes(&r)
-            if kio_guarded_read(base + at, size, crc_seed, key, key_offset(r.kind), r.key_length) == 1:
+            outcome = kio_guarded_read(base + at, size, crc_seed, key, key_offset(r.kind), r.key_length)
+            if outcome == 1:
                 if bad:
                     h = Hint(0, r.lsn - 1, r.epoch, <uint32_t>(bad >> 3), <uint32_t>((at - bad) >> 3), 0, KIND_DAMAGED, 0)
                     _push(l, &h)
@@ -262,6 +266,10 @@ cdef uint64_t _scan(HintList* l, const uint8_t* base, uint64_t at, uint64_t stop
                 at += size
                 end = at
                 continue
+        if outcome == FAULT:
+            free(key)
+            with gil:
+                raise OSError(errno.EIO, f"a segment cannot be read at offset {at}")
         if bad == 0:
             bad = at
         at += 8

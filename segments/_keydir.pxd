@@ -15,7 +15,7 @@ cdef enum:
 cdef struct Page:
     uint64_t* words
     uint32_t slots      # words allocated
-    uint32_t homes      # words that are somebody's home: slots - SLACK
+    uint32_t homes      # words that are somebody's home: at most slots - SLACK
     uint32_t used
     uint32_t used_max   # the page grows before it holds more
 
@@ -61,8 +61,8 @@ cdef class KeyDir:
     cdef void close_gaps(self, uint32_t page, uint32_t removed) noexcept nogil
     cdef int64_t find_word(self, uint32_t page, uint64_t word) noexcept nogil
     cdef int fill(self, uint32_t page, const uint64_t* words, uint32_t count) except -1 nogil
-    cdef int _grow(self, Page* page) except -1 nogil
+    cdef int _spread(self, Page* page, uint32_t slots) except -1 nogil
     cdef int _resize(self, Page* page, uint32_t slots) except -1 nogil
-    cdef void _arrange(self, Page* page, uint32_t slots) noexcept nogil
+    cdef void _arrange(self, Page* page, uint32_t slots, uint32_t homes) noexcept nogil
     cdef bint _is_arranged(self, const Page* page) noexcept nogil
     cdef void reset(self) noexcept nogil

@@ -92,17 +92,34 @@ cdef class KeyDir:
         page.slots = slots
         return 0
 
-    cdef void _arrange(self, Page* page, uint32_t slots) noexcept nogil:
-        """Spread the words over the first `slots` places, in order, each at its home or as near behind as the others let it.
+    cdef int _spread(self, Page* page, uint32_t slots) except -1 nogil:
+        """Give `page` this many words of memory, and spread what it holds over them.
+
+        Where a long run of equal tags at the end needs more room behind the last home, it gets that.
+        """
+        cdef uint32_t homes = slots - SLACK
+        while True:
+            if slots > page.slots:
+                self._resize(page, slots)
+            self._arrange(page, slots, homes)
+            if self._is_arranged(page):
+                break
+            slots += STEP
+        if slots < page.slots:
+            self._resize(page, slots)
+        return 0
+
+    cdef void _arrange(self, Page* page, uint32_t slots, uint32_t homes) noexcept nogil:
+        """Put the words, in order, into the first `slots` places, each at its home or as near behind as the others let it.
 
         The words are first pushed together at the end of that space; then each moves forward to its place. A place is
-        never ahead of the word that moves into it, unless the page is too small: then `_is_arranged` is false.
+        never ahead of the word that moves into it, unless the space is too small: then `_is_arranged` is false.
         """
         cdef uint64_t* words = page.words
         cdef uint32_t i, n = 0, source, target = 0, home
         cdef uint64_t word
         cdef uint32_t jitter = <uint32_t>(page - self.pages) * <uint32_t>2654435761U
-        page.homes = slots - SLACK
+        page.homes = homes
         page.used_max = <uint32_t>(<uint64_t>page.homes * (901 + (jitter >> 27)) >> 10)
         for i in range(page.slots):
             word = words[i]
@@ -146,25 +163,19 @@ cdef class KeyDir:
                     gap += 1
                 if gap < page.slots - 1:
                     break
-            self._grow(page)
+                self._resize(page, page.slots + STEP)   # the run at the end needs room, not the page more homes
+            else:
+                self._spread(page, _round(<uint64_t>page.slots + page.slots // 16 + 1))
         memmove(page.words + at + 1, page.words + at, <size_t>(gap - at) * 8)
         page.words[at] = word
         page.used += 1
         self.used += 1
         return 0
 
-    cdef int _grow(self, Page* page) except -1 nogil:
-        while True:
-            self._resize(page, _round(<uint64_t>page.slots + page.slots // 16 + 1))
-            self._arrange(page, page.slots)
-            if self._is_arranged(page):
-                return 0
-
     cdef void remove_at(self, uint32_t number, uint32_t at) noexcept nogil:
         """Remove the word at place `at`, and move back by one what stood behind it away from home."""
         cdef Page* page = &self.pages[number]
         cdef uint32_t end = at + 1
-        cdef uint32_t smaller
         while page.words[end] != 0 and home_of(page, word_tag(page.words[end])) < end:
             end += 1
         memmove(page.words + at, page.words + at + 1, <size_t>(end - at - 1) * 8)
@@ -172,19 +183,14 @@ cdef class KeyDir:
         page.used -= 1
         self.used -= 1
         if page.slots > 4 * STEP and page.used < page.homes // 3:
-            smaller = _round(<uint64_t>page.used * 2 + SLACK)
-            self._arrange(page, smaller)
-            if self._is_arranged(page):
-                self._resize(page, smaller)
-            else:
-                self._arrange(page, page.slots)
+            self._spread(page, _round(<uint64_t>page.used * 2 + SLACK))
 
     cdef void close_gaps(self, uint32_t number, uint32_t removed) noexcept nogil:
         """Put a page in order again after the caller has set `removed` of its words to 0."""
         cdef Page* page = &self.pages[number]
         page.used -= removed
         self.used -= removed
-        self._arrange(page, page.slots)
+        self._arrange(page, page.slots, page.homes)
 
     cdef int64_t find_word(self, uint32_t number, uint64_t word) noexcept nogil:
         """The place of exactly this word, or -1."""
@@ -205,7 +211,4 @@ cdef class KeyDir:
         memcpy(page.words, words, <size_t>count * 8)
         page.used = count
         self.used += count
-        self._arrange(page, page.slots)
-        if not self._is_arranged(page):
-            self._grow(page)
-        return 0
+        return self._spread(page, page.slots)

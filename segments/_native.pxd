@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from kio.segments._format cimport Record
 
 cdef extern from "_native.h" nogil:
+    int FAULT "KIO_FAULT"
     void kio_crc_setup()
     void kio_memory_setup()
     int kio_guard_setup()

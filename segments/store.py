@@ -142,15 +142,20 @@ class Store:
 
         Raises:
             ProtocolError: when the message is not a whole batch.
+            MemoryError: when there is none for the replies; the process had better end.
         Cost: one write when anything was appended; no fsync, unless a segment has to be made because none is prepared.
         """
         engine = self._engine
         now = opbatch.monotonic_ms()
         engine.begin(batch)
+        is_short_of_memory = False
         while True:
             try:
                 stopped = engine.run(now)
             except MemoryError as error:
+                if is_short_of_memory:
+                    raise  # not even the reads fit: a new process begins with what the log holds
+                is_short_of_memory = True
                 engine.rollback()
                 engine.refuse(Overloaded.code, str(error))
                 continue
@@ -231,6 +236,8 @@ class Store:
                 self._engine.reply(opbatch.VALUE, msgpack.packb(self.stats()))
             else:
                 raise BadRequest(f"a shard does not know operation {op}")
+        except MemoryError as error:
+            self._engine.reply(Overloaded.code, str(error).encode())
         except KioError as error:
             self._engine.reply(error.code, str(error).encode())
 

@@ -28,10 +28,9 @@ def mapped(tmp_path: Path) -> mmap.mmap:
     return mapping
 
 
-def test_a_scan_of_a_file_that_was_cut_short_finds_no_record_and_lives_on(mapped: mmap.mmap) -> None:
-    scan = _hints.scan(mapped, 64, len(mapped), 1, 0)
-    assert (scan.records, scan.end) == (0, 64)
-    assert scan.torn_bytes > 0
+def test_what_a_scan_cannot_read_is_an_error_of_the_disk_and_no_torn_tail(mapped: mmap.mmap) -> None:
+    with pytest.raises(OSError, match="cannot be read at offset"):
+        _hints.scan(mapped, 64, len(mapped), 1, 0)
 
 
 def test_a_checksum_over_a_file_that_was_cut_short_is_an_error_of_the_disk(mapped: mmap.mmap) -> None:
