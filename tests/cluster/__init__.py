@@ -6,6 +6,7 @@
     writer.py    a load generator: one process, one client, one journal
     load.py      several writers at once, and the verdict over all of them
     probe.py     one shard asked again and again: when did it answer, and with which error
+    strace.py    what a process asks of the kernel, and faults put into single calls
 
 tests/crash uses the same and asks what a crash did to the data; here the question is how the processes behave together.
 `FULL=1` takes the counts of the acceptance list instead of small ones, `SEED=n` repeats a run.
