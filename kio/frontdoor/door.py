@@ -170,7 +170,7 @@ class Door:
             if not dispatch.has_news:
                 return
 
-    def deliver(self, replies: bytes) -> None:
+    def deliver(self, replies: bytes | memoryview) -> None:
         """Take one replies message from the backend; a malformed one is logged and dropped."""
         try:
             self._dispatch.deliver(replies)
