@@ -34,7 +34,7 @@ cdef extern from * nogil:
 
 cdef enum:
     #: An empty buffer keeps its memory up to this size.
-    KEEP_BYTES = 65536
+    KEEP_BYTES = 4096
     #: From here on a buffer grows by a quarter, not by its double.
     COARSE_BYTES = 1048576
 

@@ -181,6 +181,21 @@ def test_when_unsent_replies_fill_the_memory_only_those_with_many_of_them_get_no
     assert [reply[:2] for reply in lazy[0].replies()] == [[1, 0]]
 
 
+def test_connections_that_are_idle_after_large_requests_hold_next_to_nothing() -> None:
+    dispatch, shards = Dispatch(SHARDS, SEED), Shards(SHARDS)
+    _, before = settled_allocations()
+    peers = [Peer(dispatch) for _ in range(300)]
+    for peer in peers:
+        request = frame(1, wire.OP_SET, 0, b"k", bytes(60_000))
+        peer.feed(request[:50_000])
+        peer.feed(request[50_000:])
+        peer.send(2, wire.OP_GET, 0, b"k")
+        turn(dispatch, shards)
+        assert [reply[0] for reply in peer.replies()] == [1, 2]
+    _, after = settled_allocations()
+    assert (after - before) / len(peers) < 5_000
+
+
 # --- closed connections, and memory
 
 
