@@ -167,7 +167,9 @@ class Store:
                 self._execute_rare()
             else:
                 self._rotate(engine.needed_bytes)
-        if not self._read_only_reason:
+        if self._read_only_reason:
+            self._refuse_read_only()
+        else:
             engine.refuse(0)
         replies, parked = engine.take_replies()
         return Executed(replies, parked, engine.lsn)
@@ -202,6 +204,7 @@ class Store:
         except OSError as error:
             self._engine.served_lsn_max = self.durable_lsn
             self._become_read_only(f"a failed write could not be taken back: {error}")
+            self._refuse_read_only(opbatch.MAYBE_APPLIED)
 
     def _refuse_after(self, error: OSError) -> None:
         if error.errno in _FULL:
@@ -214,8 +217,12 @@ class Store:
         if not self._read_only_reason:
             self._read_only_reason = reason
             self._log.error("read-only", reason=reason, lsn=self.lsn, durable_lsn=self.durable_lsn, run="kio status")
+        self._refuse_read_only()
+
+    def _refuse_read_only(self, flag: int = 0) -> None:
+        reason = self._read_only_reason
         self._engine.refuse(
-            ShardReadOnly.code,
+            ShardReadOnly.code | flag,
             f'shard {self.shard} is read-only: {reason}; mend the disk, then restart kio and run "kio check"',
         )
 

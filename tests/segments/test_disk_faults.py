@@ -227,6 +227,22 @@ def test_a_write_error_makes_the_shard_read_only_and_reads_go_on(driven: Driven,
     driven.put(b"b", b"2")
 
 
+def test_a_write_that_cannot_be_taken_back_may_have_been_applied_and_later_ones_were_not(
+    driven: Driven, disk: FaultyDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(fd: int, size: int) -> None:
+        raise OSError(errno.EIO, "truncate")
+
+    monkeypatch.setattr(disk, "truncate", refuse)
+    disk.fail("write", part=1.0)
+    error = driven.replies(put(b"a", b"1"))[0].error()
+    assert isinstance(error, ShardReadOnly)
+    assert error.maybe_applied
+    error = driven.replies(put(b"a", b"2"))[0].error()
+    assert isinstance(error, ShardReadOnly)
+    assert not error.maybe_applied
+
+
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
 def test_whichever_call_of_the_disk_fails_what_was_acknowledged_stays_and_what_was_refused_does_not(
     tmp_path: Path, error: int
