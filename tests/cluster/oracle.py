@@ -40,7 +40,9 @@ def make_value(key: bytes, version: int) -> bytes:
     checksum.
     """
     dice = random.Random(f"{key!r}/{version}")
-    length = dice.choices((dice.randint(0, 200), dice.randint(200, 4_000), dice.randint(4_000, 70_000)), (80, 19, 1))[0]
+    length = dice.choices((dice.randint(0, 200), dice.randint(200, 4_000), dice.randint(4_000, 70_000)), (70, 20, 10))[
+        0
+    ]
     body = b"%s|%d|%d|" % (key, version, length) + dice.randbytes(length)
     return body + zlib.crc32(body).to_bytes(4, "big")
 

@@ -61,7 +61,7 @@ def test_descriptors_return_to_base_after_many_connects(chance: Chance) -> None:
     with Daemon(workers=2) as daemon:
         with Wire(daemon.url) as wire:
             wire.call(PING, b"")
-        base = daemon.descriptors()
+        base, memory = daemon.descriptors(), daemon.rss_mib()
         for number in range(CONNECTS):
             wire = Wire(daemon.url)
             if number % 3 == 0:
@@ -74,6 +74,8 @@ def test_descriptors_return_to_base_after_many_connects(chance: Chance) -> None:
             return all(count <= base[pid] for pid, count in daemon.descriptors().items())
 
         wait_until(is_back, 5, lambda: f"descriptors {base} of before, now they are {daemon.descriptors()}", 0.1)
+        grown = {pid: round(after - memory[pid], 1) for pid, after in daemon.rss_mib().items()}
+        assert max(grown.values()) < 20, f"{CONNECTS} connections cost {grown} MiB"
 
 
 def test_a_client_that_never_reads_does_not_hurt_others(chance: Chance) -> None:

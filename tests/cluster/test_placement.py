@@ -52,7 +52,7 @@ def test_a_key_goes_to_the_same_shard_before_and_after_any_restart(chance: Chanc
     tags = [b"tag%d" % n for n in range(10)]
     with Daemon(workers=2, shards=4) as daemon:
         owners = []
-        for workers in (2, 2, 1, 4):
+        for workers in (2, 1, 4):
             with Wire(daemon.url) as wire:
                 owners.append(tag_owners(daemon, wire, tags))
             daemon.stop()

@@ -9,13 +9,14 @@ import signal
 import time
 
 from tests.cluster.conftest import Chance
-from tests.cluster.daemon import ORPHAN_S, Daemon, wait_until
+from tests.cluster.daemon import FULL, ORPHAN_S, Daemon, state_of, wait_until
 from tests.cluster.probe import Probe, shard_tags
 from tests.cluster.rawwire import GET, OK, PING, SET, SHARD_DOWN, Wire
 
 STOP_S = 5.0
 #: Crashes after which a worker is given up, within a minute.
 CRASHES = 5
+RESTARTS = 40 if FULL else 6
 
 
 def test_children_that_stand_still_end_with_the_supervisor_too(chance: Chance) -> None:
@@ -66,6 +67,39 @@ def crash_until_given_up(daemon: Daemon) -> None:
         if daemon.status()["workers"][0]["state"] == "broken":
             assert crash == CRASHES, f"given up after {crash} crashes"
     wait_until(lambda: daemon.status()["workers"][0]["state"] == "broken", 5, "the worker to be given up")
+
+
+def test_nothing_piles_up_over_restarts_of_the_children(chance: Chance) -> None:
+    with Daemon(workers=2) as daemon:
+        with Wire(daemon.url) as wire:
+            wire.call(SET, 0, b"k", b"v")
+        kill_in_turn(daemon, 4)
+        before = footprint(daemon)
+        kill_in_turn(daemon, RESTARTS)
+
+        def is_back() -> bool:
+            return all(now <= then for now, then in zip(footprint(daemon), before, strict=True))
+
+        wait_until(is_back, 5, lambda: f"the {before} of before, now it is {footprint(daemon)}", 0.1)
+        with Wire(daemon.url) as wire:
+            assert wire.call(GET, 0, b"k") == b"v"
+
+
+def kill_in_turn(daemon: Daemon, kills: int) -> None:
+    """SIGKILL workers and router in turn, each time when all are ready."""
+    for number in range(kills):
+        pid = daemon.router_pid() if number % 2 else daemon.worker_pid(number // 2 % 2)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda p=pid: state_of(p) == "X", 5, "the end of the killed process")  # type: ignore[misc]
+        wait_until(daemon.is_ready, 10, "the daemon to be ready again", 0.02)
+
+
+def footprint(daemon: Daemon) -> tuple[int, int, int, int]:
+    """(processes, descriptors of all, threads of all, files beside the segments)."""
+    pids = daemon.pids()
+    threads = sum(len(os.listdir(f"/proc/{pid}/task")) for pid in pids)
+    files = sum(len(names) for _, _, names in os.walk(daemon.data / "run"))
+    return len(pids), sum(daemon.descriptors().values()), threads, files
 
 
 def test_a_router_without_descriptors_serves_who_is_connected_and_accepts_again_later(chance: Chance) -> None:

@@ -94,7 +94,7 @@ def kill_everything(daemon: Daemon) -> None:
 @pytest.mark.timeout(1200 if FULL else 60)
 @pytest.mark.parametrize("sync", ["always", "interval", "os"])
 def test_nothing_acknowledged_is_lost_whichever_process_is_killed(sync: str, chance: Chance) -> None:
-    with Daemon(workers=2, shards=4, sync=sync) as daemon:
+    with Daemon(workers=2, shards=4, sync=sync, flags=["--segment-mib", "1"]) as daemon:
         tags = shard_tags(daemon)
         with Load(daemon, clients=CLIENTS, seed=chance.seed) as load:
             for number in range(ROUNDS):
