@@ -39,8 +39,9 @@ Requests    [id, op, deadline_ms, ...arguments]
 
     Where a key stands twice in one batch, the operations apply in order (the last set wins).
     scan: `cursor` is bin, empty to begin; an empty `next_cursor` ends the scan. A page may be empty before the end, and
-    holds about `limit` keys (1 to 65,536; a few more where hashes are alike) and about 8 MiB. A key that is there from the first page to the last is
-    returned exactly once; one that comes or goes meanwhile may or may not be. Cursors stay valid across restarts.
+    holds about `limit` keys (1 to 65,536; a few more where hashes are alike) and about 8 MiB. A key that is there from
+    the first page to the last is returned exactly once; one that comes or goes meanwhile may or may not be. Cursors
+    stay valid across restarts.
 
 Replies     [id, 0, result]                                    all of it succeeded
             [id, 1, result, [[index, code, message, maybe_applied], ...]]
