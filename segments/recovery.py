@@ -26,6 +26,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from kio.errors import Corrupt
 from kio.log import Log
@@ -34,6 +35,9 @@ from kio.segments.disk import Disk
 from kio.segments.identity import DirectoryIdentity
 from kio.segments.manifest import Manifest, SegmentEntry
 from kio.segments.segment import RECORDS_START, Descriptors, Segment, map_segment, segment_id, segment_name
+
+#: A torn tail is overwritten in pieces of this size.
+_ZEROS_BYTES: Final = 1 << 20
 
 
 @dataclass
@@ -313,9 +317,11 @@ class Recovery:
         if scan.torn_bytes:
             self._found.torn_bytes += scan.torn_bytes
             self._log.warning("torn tail cut", segment=segment.id, offset=scan.end, bytes=scan.torn_bytes)
-            # Cut, then make it as long as the mapping again: what lies behind the records is zero from now on.
-            self._disk.truncate(segment.fd, scan.end)
-            self._disk.truncate(segment.fd, segment.capacity)
+            # Overwritten with zeros, not truncated: a crash in here leaves a shorter tear, never a file that is shorter
+            # than its mapping or too short to hold a record.
+            end = scan.end + scan.torn_bytes
+            for offset in range(scan.end, end, _ZEROS_BYTES):
+                self._disk.write(segment.fd, bytes(min(_ZEROS_BYTES, end - offset)), offset)
 
     def _set_aside(self, segment: Segment, scan: _hints.Scan) -> None:
         """Records behind a hole: keep the file under another name, and forget it."""
