@@ -171,9 +171,9 @@ def test_a_call_that_is_given_up_resets_its_connection_so_that_unread_writes_are
 
         accepted = threads.submit(answer_the_hello)
         port = listener.getsockname()[1]
-        with kio.connect(f"kio://127.0.0.1:{port}", timeout=0.2) as db, accepted.result() as connection:
+        with kio.connect(f"kio://127.0.0.1:{port}") as db, accepted.result() as connection:
             with pytest.raises(Timeout):
-                db.set("k", b"v")
+                db.with_options(timeout=0.3).set("k", b"v")
             connection.recv(1000)
             with pytest.raises(ConnectionResetError):
                 connection.recv(1000)

@@ -92,7 +92,7 @@ def test_without_a_timeout_no_deadline_is_told(connect: Any, server: ReferenceSe
 def test_a_write_without_an_answer_may_have_been_applied_and_a_read_not(connect: Any, server: ReferenceServer) -> None:
     hold = Hold()
     server.script = lambda op, arguments: hold
-    db = connect(server.url, timeout=0.1)
+    db = connect(server.url).with_options(timeout=0.5)
     with pytest.raises(Timeout) as write:
         db.set("k", b"v")
     with pytest.raises(TimeoutError) as read:
@@ -119,7 +119,7 @@ def test_a_lost_reply_to_a_write_is_not_forgotten_by_the_attempts_that_follow(
 ) -> None:
     answers: list[Any] = [Drop(executes=True)]
     server.script = lambda op, arguments: answers.pop(0) if answers else Fail(ShardDown.code)
-    db = connect(server.url, timeout=0.5)
+    db = connect(server.url).with_options(timeout=2)
     with pytest.raises((ShardDown, Timeout)) as caught:
         db.set("k", b"v")
     assert len(server.requests) > 2
@@ -129,7 +129,7 @@ def test_a_lost_reply_to_a_write_is_not_forgotten_by_the_attempts_that_follow(
 def test_the_daemon_tells_a_timeout_and_whether_it_may_have_been_applied(connect: Any, server: ReferenceServer) -> None:
     server.script = lambda op, arguments: Fail(Timeout.code, "", True)
     with pytest.raises(Timeout) as caught:
-        connect(server.url, timeout=0.1).set("k", b"v")
+        connect(server.url).with_options(timeout=1).set("k", b"v")
     assert caught.value.maybe_applied
 
 

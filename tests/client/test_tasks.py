@@ -102,7 +102,7 @@ def test_a_deadline_of_one_task_is_no_concern_of_another(server: ReferenceServer
     async def main() -> None:
         async with kio.aio.connect(server.url) as db:
             hold = hold_key(server, b"slow")
-            hasty = asyncio.create_task(db.with_options(timeout=0.1).set("slow", b"v"))
+            hasty = asyncio.create_task(db.with_options(timeout=0.5).set("slow", b"v"))
             patient = asyncio.create_task(db.get("other"))
             with pytest.raises(Timeout) as caught:
                 await hasty
