@@ -78,7 +78,8 @@ def test_nothing_piles_up_over_restarts_of_the_children(chance: Chance) -> None:
         kill_in_turn(daemon, RESTARTS)
 
         def is_back() -> bool:
-            return all(now <= then for now, then in zip(footprint(daemon), before, strict=True))
+            """What leaks with every restart is more than what happens to be open at one moment and not at another."""
+            return all(now < then + RESTARTS // 2 for now, then in zip(footprint(daemon), before, strict=True))
 
         wait_until(is_back, 5, lambda: f"the {before} of before, now it is {footprint(daemon)}", 0.1)
         with Wire(daemon.url) as wire:
