@@ -20,7 +20,7 @@ FILES = 60_000 if FULL else 2_500
 BYTES = 4 << 30 if FULL else 100 << 20
 VALUE_BYTES_MAX = 16 << 20
 EVERY_S = 1.0 if FULL else 0.2
-KILLS_MIN, KILLS_MAX = (5, 10_000) if FULL else (2, 5)
+KILLS_MIN, KILLS_MAX = (3, 10_000) if FULL else (2, 5)
 IMPORT_S = 600.0 if FULL else 60.0
 
 
