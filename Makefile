@@ -40,6 +40,7 @@ stress: setup
 bench: setup
 	$(BIN)/python -m tests.bench.kernel
 	$(BIN)/python -m tests.bench.daemon
+	$(BIN)/python -m tests.bench.frontdoor
 
 check: setup
 	$(BIN)/ruff check
