@@ -25,7 +25,7 @@ import msgpack
 from kio import opbatch, wire
 from kio.errors import BadRequest, Corrupt, DiskFull, KioError, Overloaded, ShardReadOnly
 from kio.limits import KEY_BYTES_MAX, MIB, OPEN_SEGMENTS, SEGMENT_BYTES_CEILING, VALUE_BYTES_MAX
-from kio.log import Log
+from kio.log import Log, Repeats
 from kio.segments import _engine, _hints, _scan, format
 from kio.segments.chain import SegmentChain
 from kio.segments.disk import DISK, Disk, UnchangingDisk, lock_file
@@ -80,6 +80,7 @@ class Store:
         self._options = options
         self._disk = disk = UnchangingDisk() if options.read_only_reason else disk
         self._log = Log(__name__, shard=shard)
+        self._repeats = Repeats(self._log)
         self._lock = lock_file(path / "LOCK")
         # Owned by the store's thread.
         self._read_only_reason = ""
@@ -209,7 +210,7 @@ class Store:
     def _refuse_after(self, error: OSError) -> None:
         if error.errno in _FULL:
             self._engine.refuse(DiskFull.code, f"no room for shard {self.shard} on the disk; nothing was applied")
-            self._log.warning("write refused", reason=error.strerror)
+            self._repeats.warning("write refused", fault=error.strerror)
         else:
             self._become_read_only(f"a write failed: {error}")
 
@@ -383,7 +384,11 @@ class Store:
     # ---- figures ----
 
     def stats(self) -> dict[str, Any]:
-        """What control.py lists for a shard, as far as the store knows it."""
+        """What control.py lists for a shard, as far as the store knows it.
+
+        To be called now and then: it writes the counts of log lines that were kept back.
+        """
+        self._repeats.tick()
         engine = self._engine
         segments, record_bytes, live_bytes, disk_bytes = self._chain.usage()
         return {

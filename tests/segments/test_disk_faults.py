@@ -107,6 +107,17 @@ def test_what_a_batch_did_before_the_write_that_failed_stays_done_and_is_told_so
     assert driven.items() == {}
 
 
+def test_a_full_disk_is_logged_once_and_not_for_each_write(
+    driven: Driven, disk: FaultyDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(50):
+        disk.fail("write", error=errno.ENOSPC)
+        assert errors_of(driven, put(b"a", b"1")) == [DiskFull]
+    assert [record.getMessage() for record in caplog.records if "write refused" in record.getMessage()] == [
+        'shard=0 write refused: fault="No space left on device"'
+    ]
+
+
 def test_a_clear_that_finds_no_room_clears_nothing(driven: Driven, disk: FaultyDisk) -> None:
     driven.put(b"key", b"v")
     disk.fail("write", error=errno.ENOSPC)
