@@ -383,6 +383,13 @@ class Store:
 
     # ---- figures ----
 
+    def _reason(self) -> str:
+        if not self._read_only_reason and self._engine.suspect_lsn:
+            return (
+                f'records are damaged, and what they may hide is answered Corrupt; run "kio check --shard {self.shard}"'
+            )
+        return self._read_only_reason
+
     def stats(self) -> dict[str, Any]:
         """What control.py lists for a shard, as far as the store knows it.
 
@@ -393,7 +400,7 @@ class Store:
         segments, record_bytes, live_bytes, disk_bytes = self._chain.usage()
         return {
             "state": "read-only" if self._read_only_reason else "serving",
-            "reason": self._read_only_reason,
+            "reason": self._reason(),
             "keys": engine.count_keys(),
             "live_bytes": live_bytes,
             "dead_bytes": record_bytes - live_bytes,

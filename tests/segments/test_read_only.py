@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kio import opbatch, wire
-from kio.errors import ShardReadOnly
+from kio.errors import Corrupt, ShardReadOnly
 from kio.hashing import routed_hash
 from kio.segments.identity import DirectoryIdentity, create_or_load, shard_path
 from kio.segments.store import Store, StoreOptions
@@ -56,4 +56,22 @@ def test_a_store_that_the_disk_failed_reads_everything_and_changes_nothing(tmp_p
     store = Store.open(path, identity, 0, OPTIONS)
     assert not store.is_read_only
     assert execute(store, identity, wire.OP_SET, b"key 1", b"again").status == opbatch.DONE
+    store.close()
+
+
+def test_a_store_whose_damage_may_hide_records_says_so_in_its_figures(tmp_path: Path) -> None:
+    identity, _ = create_or_load(tmp_path / "data", 1)
+    path = shard_path(tmp_path / "data", 0)
+    store = Store.open(path, identity, 0, OPTIONS)
+    for i in range(3):
+        execute(store, identity, wire.OP_SET, b"key %d" % i, bytes(100))
+    assert store.stats()["reason"] == ""
+    store._abandon()
+    with min(path.glob("*.seg")).open("r+b") as file:
+        file.seek(64 + 30)  # within the first record: the next ones are valid
+        file.write(b"rot")
+    store = Store.open(path, identity, 0, OPTIONS)
+    assert "kio check --shard 0" in store.stats()["reason"]
+    assert execute(store, identity, wire.OP_GET, b"key 2").payload == bytes(100)
+    assert execute(store, identity, wire.OP_GET, b"key 0").status == Corrupt.code
     store.close()
