@@ -112,6 +112,13 @@ class Disk:
         finally:
             os.close(fd)
 
+    def boot_id(self) -> str:
+        """What tells this boot of the machine from every other; empty where the system does not say."""
+        try:
+            return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        except OSError:
+            return ""
+
     def rename(self, source: Path, target: Path) -> None:
         """Rename, replacing `target`; durable after sync_directory."""
         os.rename(source, target)

@@ -16,7 +16,8 @@ error.
     drop     id                                             the segment is gone, or about to be unlinked
     epoch    epoch                                          raised by an unclean open
     floor    keyspace, epoch, lsn                           a clear record up to here is durable
-    open     (none)                                         in use: without a later `close` the next open is unclean
+    open     boot                                           in use: without a later `close` the next open is unclean;
+                                                            boot: the machine's boot id, "" or missing if unknown
     close    epoch, lsn                                     clean stop, all sealed
     next     id                                             the next segment id, where the manifest was written anew
 
@@ -84,6 +85,8 @@ class State:
     #: keyspace -> (epoch, LSN)
     floors: dict[int, tuple[int, int]] = field(default_factory=dict)
     is_closed: bool = True
+    #: The boot of the machine in which the shard was last opened; empty when it is not known.
+    boot: str = ""
     #: Every LSN up to it was durable when some edit was made.
     lsn: int = 0
 
@@ -118,6 +121,7 @@ class State:
             self.floors[edit["keyspace"]] = max(self.floors.get(edit["keyspace"], (0, 0)), floor)
         elif kind == "open":
             self.is_closed = False
+            self.boot = edit.get("boot", "")
         elif kind == "close":
             self.is_closed, self.epoch, self.lsn = True, edit["epoch"], edit["lsn"]
         elif kind == "next":
@@ -137,7 +141,7 @@ class State:
                 out.append(sealed_edit(s))
         out.append({"t": "next", "id": self.next_id})
         if not self.is_closed:
-            out.append({"t": "open"})
+            out.append({"t": "open", "boot": self.boot})
         return out
 
 

@@ -13,6 +13,9 @@ Rules (what a crash can leave, and what is damage):
     it, or below an end that the manifest knows to be durable, is corruption.
   * Damage whose keys nobody knows makes older records suspect: `suspect_lsn` is the highest LSN that may be lost;
     what it may hide is answered Corrupt by the engine, until an operator decides.
+  * A power cut may lose pages of a segment that was never sealed and keep later ones. Where the machine was booted anew
+    since the shard was opened, damage that holds a whole page of zeros is such a hole: nothing from there on was ever
+    promised, and the log is cut there. In the same boot no page can be lost, and it is corruption.
   * The records of the segments that were never sealed have consecutive LSNs. A gap between two of them (a power cut
     kept a later one and lost the end of an earlier one) ends the log: what is behind was never promised, and is set
     aside.
@@ -38,6 +41,8 @@ from kio.segments.segment import RECORDS_START, Descriptors, Segment, map_segmen
 
 #: A torn tail is overwritten in pieces of this size.
 _ZEROS_BYTES: Final = 1 << 20
+#: What a file system writes, or loses, at once.
+_PAGE_BYTES: Final = 4096
 
 
 @dataclass
@@ -269,6 +274,9 @@ class Recovery:
                 epoch_max=max(self._manifest.state.epoch, entry.epoch),
                 data_end=data_end,
             )
+            hole = None if entry.end else self._hole(segment, scan)
+            if hole is not None:
+                scan = self._scan_to_hole(segment, entry, hole, data_end)
             if scan.records == 0 and not scan.torn_bytes and not entry.end:
                 self._drop(segment)
                 continue
@@ -306,6 +314,27 @@ class Recovery:
                 self._drop(segment)
                 continue
             found.sources.append(Source(segment, scan.hints, segment.end - RECORDS_START, False))
+
+    def _hole(self, segment: Segment, scan: _hints.Scan) -> int | None:
+        """Where a power cut has torn a hole into a segment, or None."""
+        if self._manifest.state.boot == self._disk.boot_id():
+            return None
+        view = memoryview(segment.mapping)
+        for offset, size in sorted(scan.damaged):
+            first = offset + -offset % _PAGE_BYTES
+            for at in range(first, offset + size - _PAGE_BYTES + 1, _PAGE_BYTES):
+                if not any(view[at : at + _PAGE_BYTES]):
+                    return offset
+        return None
+
+    def _scan_to_hole(self, segment: Segment, entry: SegmentEntry, hole: int, data_end: int) -> _hints.Scan:
+        """The records before a hole; what stands behind it counts as torn."""
+        self._log.warning("log cut at a hole", segment=entry.id, offset=hole, bytes=data_end - hole)
+        epoch_max = max(self._manifest.state.epoch, entry.epoch)
+        scan = _hints.scan(
+            segment.mapping, RECORDS_START, hole, segment.crc_seed, self._identity.seed, epoch_max=epoch_max
+        )
+        return scan._replace(torn_bytes=data_end - scan.end)
 
     def _note_lost(self, entry: SegmentEntry, last: int, lsn: int) -> None:
         """The durable records between LSN `last` and `lsn`, where this segment begins, are not there any more."""

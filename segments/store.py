@@ -342,7 +342,7 @@ class Store:
             chain.epoch = recovered.epoch
             self._become_read_only(self._options.read_only_reason)
         else:
-            self._manifest.append({"t": "open"}, {"t": "epoch", "epoch": epoch})
+            self._manifest.append({"t": "open", "boot": self._disk.boot_id()}, {"t": "epoch", "epoch": epoch})
             chain.begin(epoch)
         self._log.info(
             "open",
