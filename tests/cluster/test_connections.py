@@ -59,8 +59,10 @@ def test_replies_come_in_the_order_of_requests_across_shards_under_load(chance: 
 @scaled
 def test_descriptors_return_to_base_after_many_connects(chance: Chance) -> None:
     with Daemon(workers=2) as daemon:
+        tags = shard_tags(daemon)
         with Wire(daemon.url) as wire:
-            wire.call(PING, b"")
+            for tag in tags.values():
+                wire.call(GET, 0, b"{%s}k" % tag)  # now every pipe has been used, and has its descriptors
         base, memory = daemon.descriptors(), daemon.rss_mib()
         for number in range(CONNECTS):
             wire = Wire(daemon.url)
