@@ -11,6 +11,7 @@ DRAIN_S + PART_S. End of file on the control socket: the supervisor is gone, the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -92,6 +93,7 @@ class RouterLoop:
         self._workers: dict[int, _Worker] = {}
         self._pipes_of: list[Pipes | None] = [None] * shards
         self._stats_at = 0.0
+        self._rss_bytes = 0
         self._drain_until: float | None = None
         for shard in range(shards):
             self._dispatch.fail_shard(shard)
@@ -214,9 +216,15 @@ class RouterLoop:
             "bytes_out": counters["bytes_out"],
             "errors": counters["errors"],
             "per_op": counters["per_op"],
-            "rss_bytes": self._process.memory_info().rss,
+            "rss_bytes": self._measure(),
             "cpu_s": time.process_time(),
         }
+
+    def _measure(self) -> int:
+        """Resident bytes; the figure of before where no descriptor is left to ask with."""
+        with contextlib.suppress(OSError):
+            self._rss_bytes = self._process.memory_info().rss
+        return self._rss_bytes
 
     # --- the end
 

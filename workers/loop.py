@@ -10,6 +10,7 @@ socket: the supervisor is gone, the process ends on the spot, and the log is goo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -66,6 +67,7 @@ class WorkerLoop:
         self._touched: set[int] = set()
         self._states = {number: shard.state for number, shard in shards.items()}
         self._stats_at = 0.0
+        self._rss_bytes = 0
         self._drain_until: float | None = None
         self._batch_at = 0.0
 
@@ -224,10 +226,16 @@ class WorkerLoop:
         message: control.Message = {
             "type": "stats",
             "shards": {number: shard.stats(now) for number, shard in self._shards.items()},
-            "rss_bytes": self._process.memory_info().rss,
+            "rss_bytes": self._measure(),
             "cpu_s": time.process_time(),
         }
         control.send(self._control, message)  # a supervisor that does not read misses this one and gets the next
+
+    def _measure(self) -> int:
+        """Resident bytes; the figure of before where no descriptor is left to ask with."""
+        with contextlib.suppress(OSError):
+            self._rss_bytes = self._process.memory_info().rss
+        return self._rss_bytes
 
     # --- the end
 

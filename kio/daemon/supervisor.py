@@ -215,6 +215,7 @@ class Supervisor:
         self._changes_published = -1
         self._topology_at = 0.0
         self._watchdog_at = 0.0
+        self._rss_bytes = 0
 
     def run(self) -> int:
         """Serve until told to stop, and until every child has ended; the exit code."""
@@ -308,7 +309,7 @@ class Supervisor:
             supervisor={
                 "pid": self._process.pid,
                 "uptime_s": round(now - self._started_at, 3),
-                "rss_bytes": self._process.memory_info().rss,
+                "rss_bytes": self._measure(),
                 "cpu_s": time.process_time(),
             },
             ports=self._doors.ports,
@@ -324,6 +325,12 @@ class Supervisor:
             fleet.router.process.post({"type": "topology", "status": facts})
         if is_changed:
             self._tell_state()
+
+    def _measure(self) -> int:
+        """Resident bytes; the figure of before where no descriptor is left to ask with."""
+        with contextlib.suppress(OSError):
+            self._rss_bytes = self._process.memory_info().rss
+        return self._rss_bytes
 
     def _tell_state(self) -> None:
         if self._is_stopping or not self._fleet.is_settled:
