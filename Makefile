@@ -38,9 +38,9 @@ stress: setup
 	$(BIN)/pytest -m stress --durations=20 $(ARGS)
 
 bench: setup
-	$(BIN)/python -m tests.bench.kernel
-	$(BIN)/python -m tests.bench.daemon
-	$(BIN)/python -m tests.bench.frontdoor
+	$(BIN)/python -m tests.measure.kernel
+	$(BIN)/python -m tests.measure.daemon
+	$(BIN)/python -m tests.measure.frontdoor
 
 check: setup
 	$(BIN)/ruff check

@@ -18,7 +18,7 @@ DOCUMENTS = {
 }
 README, CHANGELOG = DOCUMENTS["README.md"], DOCUMENTS["CHANGELOG.md"]
 #: Targets of the Makefile that .ci/run does not name, and the test that it runs instead.
-TARGETS_BESIDE_CI = {"run": "tests/docs/test_make_run.py", "bench": "tests/bench/test_targets.py"}
+TARGETS_BESIDE_CI = {"run": "tests/docs/test_make_run.py", "bench": "tests/measure/test_targets.py"}
 
 
 def section(heading: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench import readme
+from tests.measure import readme
 
 FIGURES = {figure: 1234.5 for _, figure, _ in readme.DAEMON_ROWS}
 DAEMON = {"batch": 1000, "kio": FIGURES, "redis": FIGURES, "ratio": FIGURES}

@@ -1,8 +1,8 @@
 """Writes the figures of README.md: what stands there was measured by this command, never typed.
 
-    python -m tests.bench.readme [--kernel FILE] [--daemon FILE]
+    python -m tests.measure.readme [--kernel FILE] [--daemon FILE]
 
-Each FILE is what `python -m tests.bench.kernel --json` or `python -m tests.bench.daemon --json` printed; without it
+Each FILE is what `python -m tests.measure.kernel --json` or `python -m tests.measure.daemon --json` printed; without it
 that bench is run now. Only the text between the two marks changes.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
-BEGIN, END = "<!-- figures: written by python -m tests.bench.readme -->\n", "<!-- end of figures -->\n"
+BEGIN, END = "<!-- figures: written by python -m tests.measure.readme -->\n", "<!-- end of figures -->\n"
 
 DAEMON_ROWS = (
     ("get_many of {batch:,} keys, keys/s", "get_many_keys_per_s", 0),
@@ -41,7 +41,7 @@ KERNEL_COLUMNS = {
 
 def measured(bench: str) -> Any:
     """What a bench finds when it is run now."""
-    command = [sys.executable, "-m", f"tests.bench.{bench}", "--json"]
+    command = [sys.executable, "-m", f"tests.measure.{bench}", "--json"]
     return json.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout)
 
 

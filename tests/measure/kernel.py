@@ -1,6 +1,6 @@
 """One shard in process, on one core: rates, memory a key, and the longest pause while the KeyDir grows.
 
-    python -m tests.bench.kernel [--keys 10000000] [--directory DIR] [--json]
+    python -m tests.measure.kernel [--keys 10000000] [--directory DIR] [--json]
 
 Keys of 16 bytes, values of 100, batches of 100, sync = "os"; background jobs (preparing and sealing segments) run in a
 helper thread, as in a worker. Batches are encoded beforehand, since that is the router's work. Time is the main

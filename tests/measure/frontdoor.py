@@ -1,6 +1,6 @@
 """The front door in process, on one core: how many keys pass through Dispatch, and back, in a second.
 
-    python -m tests.bench.frontdoor [--rounds 50] [--json]
+    python -m tests.measure.frontdoor [--rounds 50] [--json]
 
 No socket, no shard: frames are fed and batches taken (in), prepared replies delivered and the output consumed (out).
 Keys of 16 bytes, values of 100. Time is CPU time, the median of the rounds.

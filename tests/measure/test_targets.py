@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.bench import daemon
+from tests.measure import daemon
 
 GET_MANY_KEYS_PER_S = 300_000
 SET_MANY_KEYS_PER_S = 200_000

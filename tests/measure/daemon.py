@@ -1,6 +1,6 @@
 """A daemon as one Python client sees it: batches of 1,000 keys and single round trips, beside redis-server.
 
-    python -m tests.bench.daemon [--rounds 5] [--json]
+    python -m tests.measure.daemon [--rounds 5] [--json]
 
 kio with 2 workers and sync = "interval" at 1 s; redis-server, where it is installed, with its log on and appendfsync
 everysec: the same row of durability. Both on loopback, in temporary directories, 200,000 keys of 16 bytes with values
