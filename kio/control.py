@@ -36,6 +36,7 @@ twice. The worker binds both ends; the router connects.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -44,6 +45,7 @@ import struct
 from typing import Any, Final
 
 import msgpack
+import psutil
 
 STATS_INTERVAL_S: Final = 0.5
 #: A control message is at most this long: both ends ask the kernel for buffers of this size.
@@ -118,3 +120,17 @@ def die_with_supervisor(sock: socket.socket) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != supervisor:
         os._exit(1)
+
+
+class ResidentMemory:
+    """The memory that this process holds, as its stats tell it."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._bytes = 0
+
+    def measure(self) -> int:
+        """Resident bytes; the figure of before where no descriptor is left to ask with."""
+        with contextlib.suppress(OSError):
+            self._bytes = self._process.memory_info().rss
+        return self._bytes

@@ -11,14 +11,12 @@ DRAIN_S + PART_S. End of file on the control socket: the supervisor is gone, the
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
 import time
 from typing import Any, Final
 
-import psutil
 import zmq
 
 from kio import control
@@ -70,7 +68,7 @@ class RouterLoop:
         self._pipes_dir: str = configure["pipes_dir"]
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._poller = Poller()
-        self._process = psutil.Process()
+        self._memory = control.ResidentMemory()
         self._signal_fd, self._signal_write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._dispatch = Dispatch(
             shards,
@@ -93,7 +91,6 @@ class RouterLoop:
         self._workers: dict[int, _Worker] = {}
         self._pipes_of: list[Pipes | None] = [None] * shards
         self._stats_at = 0.0
-        self._rss_bytes = 0
         self._drain_until: float | None = None
         for shard in range(shards):
             self._dispatch.fail_shard(shard)
@@ -216,15 +213,9 @@ class RouterLoop:
             "bytes_out": counters["bytes_out"],
             "errors": counters["errors"],
             "per_op": counters["per_op"],
-            "rss_bytes": self._measure(),
+            "rss_bytes": self._memory.measure(),
             "cpu_s": time.process_time(),
         }
-
-    def _measure(self) -> int:
-        """Resident bytes; the figure of before where no descriptor is left to ask with."""
-        with contextlib.suppress(OSError):
-            self._rss_bytes = self._process.memory_info().rss
-        return self._rss_bytes
 
     # --- the end
 

@@ -31,6 +31,7 @@ from kio.segments.chain import SegmentChain
 from kio.segments.disk import DISK, Disk, UnchangingDisk, lock_file
 from kio.segments.identity import DirectoryIdentity
 from kio.segments.jobs import Job
+from kio.segments.maintenance import Maintenance
 from kio.segments.manifest import Manifest
 from kio.segments.recovery import Recovery
 from kio.segments.segment import RECORDS_START, Descriptors
@@ -101,6 +102,7 @@ class Store:
                 self._engine,
                 self._descriptors,
             )
+            self._maintenance = Maintenance(self._log, [], lambda: self.durable_lsn)
             self._recover()
         except BaseException:
             self._abandon()
@@ -311,12 +313,17 @@ class Store:
         return None if self._read_only_reason else self._chain.sync_job()
 
     def background_job(self) -> Job | None:
-        """The seal or preparation that waits; None when nothing waits or one is under way."""
-        return None if self._read_only_reason else self._chain.background_job()
+        """What a helper should run now, beside a sync; ask again until it is None."""
+        return None if self._read_only_reason else self._chain.background_job() or self._maintenance.job()
 
     def finish(self, job: Job) -> None:
         """Take over the outcome of a job that has run. A second call for the same job changes nothing."""
         self._note(self._chain.finish(job))
+        self._maintenance.finish(job)
+
+    def maintain(self, now_s: float) -> bool:
+        """Run one slice of maintenance; True when another could run at once. Cost: see maintenance.SLICE_US."""
+        return not self._read_only_reason and self._maintenance.slice(now_s)
 
     def _note(self, failure: str | None) -> None:
         if failure is not None:
@@ -360,6 +367,7 @@ class Store:
         Where the disk refuses, what it refused is left to the next recovery; the lock is released all the same.
         """
         try:
+            self._maintenance.stop()
             self._note(self._chain.finish_running())
             if not self._read_only_reason and self._chain.seal_all() is None:
                 self._manifest.append({"t": "close", "epoch": self._chain.epoch, "lsn": self.lsn})

@@ -10,7 +10,6 @@ socket: the supervisor is gone, the process ends on the spot, and the log is goo
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import signal
@@ -19,7 +18,6 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-import psutil
 import zmq
 
 from kio import control
@@ -34,6 +32,8 @@ BATCHES_PER_TURN: Final = 64
 BYTES_PER_TURN: Final = 32 << 20
 #: A drain answers what is in the pipe, but no longer than this: a router that goes on sending must not keep the worker.
 DRAIN_S: Final = 1.0
+#: How often a shard that has nothing under way is asked whether it wants maintenance.
+PLAN_INTERVAL_S: Final = 0.25
 #: The pipe counts as empty when nothing has come for this long: what the router has sent may still be on its way.
 DRAIN_QUIET_S: Final = 0.03
 
@@ -60,14 +60,16 @@ class WorkerLoop:
         self._signal_fd, self._signal_write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._syncs = Helper("kio-sync", self._wake)
         self._background = Helper("kio-seal", self._wake)
-        self._process = psutil.Process()
+        self._memory = control.ResidentMemory()
         # Changed by the loop.
         self._pipes: Pipes | None = None
         self._has_more = False
         self._touched: set[int] = set()
+        #: Shards that have another slice of maintenance to run at once.
+        self._slicing: set[int] = set()
+        self._maintain_at = 0.0
         self._states = {number: shard.state for number, shard in shards.items()}
         self._stats_at = 0.0
-        self._rss_bytes = 0
         self._drain_until: float | None = None
         self._batch_at = 0.0
 
@@ -80,6 +82,7 @@ class WorkerLoop:
             now = monotonic_s()
             if self._pipes is not None and self._has_more:
                 self._take_batches(self._pipes, now)
+            self._maintain(now)
             self._start_jobs(now)
             if now >= self._stats_at:
                 self._send_stats(now)
@@ -101,10 +104,10 @@ class WorkerLoop:
         os.eventfd_write(self._wake_fd, 1)
 
     def _timeout_s(self) -> float:
-        if self._has_more:
+        if self._has_more or self._slicing:
             return 0.0
         now = monotonic_s()
-        wakes = [self._stats_at]
+        wakes = [self._stats_at, self._maintain_at]
         if self._drain_until is not None:
             quiet_at = self._batch_at + DRAIN_QUIET_S
             wakes.append(quiet_at if quiet_at > now else self._drain_until)
@@ -207,16 +210,29 @@ class WorkerLoop:
             sync = shard.pick_sync(now)
             if sync is not None:
                 self._syncs.submit(number, sync)
-            background = shard.pick_background()
-            if background is not None:
+            while (background := shard.pick_background()) is not None:
                 self._background.submit(number, background)
         self._touched.clear()
+
+    def _maintain(self, now: float) -> None:
+        """Run one slice of each shard that wants one; all are asked now and then."""
+        wanted: Iterable[int] = tuple(self._slicing)
+        if now >= self._maintain_at:
+            self._maintain_at = now + PLAN_INTERVAL_S
+            wanted = self._shards
+        for number in wanted:
+            if self._shards[number].maintain(now):
+                self._slicing.add(number)
+            else:
+                self._slicing.discard(number)
+                self._touched.add(number)
 
     def _finish_jobs(self) -> None:
         for helper in (self._syncs, self._background):
             for number, job in helper.take_finished():
                 self._send(self._shards[number].finish(job))
                 self._touched.add(number)
+                self._slicing.add(number)
                 if self._shards[number].state != self._states[number]:
                     self._stats_at = 0.0
 
@@ -226,16 +242,10 @@ class WorkerLoop:
         message: control.Message = {
             "type": "stats",
             "shards": {number: shard.stats(now) for number, shard in self._shards.items()},
-            "rss_bytes": self._measure(),
+            "rss_bytes": self._memory.measure(),
             "cpu_s": time.process_time(),
         }
         control.send(self._control, message)  # a supervisor that does not read misses this one and gets the next
-
-    def _measure(self) -> int:
-        """Resident bytes; the figure of before where no descriptor is left to ask with."""
-        with contextlib.suppress(OSError):
-            self._rss_bytes = self._process.memory_info().rss
-        return self._rss_bytes
 
     # --- the end
 

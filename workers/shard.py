@@ -119,8 +119,12 @@ class Shard:
         return job
 
     def pick_background(self) -> Job | None:
-        """The seal or preparation that is wanted now, or None."""
+        """The job beside syncs that is wanted now, or None; ask again until it is None."""
         return self._store.background_job()
+
+    def maintain(self, now: float) -> bool:
+        """Run one slice of maintenance; True when another could run at once."""
+        return self._store.maintain(now)
 
     def wake_at(self) -> float | None:
         """When `pick_sync` will want a sync although nothing else happens."""
@@ -209,6 +213,10 @@ class FailedShard:
 
     def pick_background(self) -> None:
         """None: nothing is sealed."""
+
+    def maintain(self, now: float) -> bool:
+        """False: there is nothing to maintain."""
+        return False
 
     def wake_at(self) -> None:
         """None: nothing is waited for."""

@@ -22,9 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
-
-from kio import __version__, config, limits, log
+from kio import __version__, config, control, limits, log
 from kio.clock import monotonic_s
 from kio.daemon import banner, cpus, listeners
 from kio.daemon.children import Lifecycle
@@ -201,7 +199,7 @@ class Supervisor:
         self._settings = settings
         self._check = f"kio check {settings['data']}"
         self._notifier = Notifier(os.environ)
-        self._process = psutil.Process()
+        self._memory = control.ResidentMemory()
         self._started_at = monotonic_s()
         self._selector = selectors.DefaultSelector()
         self._fleet = Fleet(router, workers, self._spawn, self._unwatch, pipes.remove, self._check)
@@ -215,7 +213,6 @@ class Supervisor:
         self._changes_published = -1
         self._topology_at = 0.0
         self._watchdog_at = 0.0
-        self._rss_bytes = 0
 
     def run(self) -> int:
         """Serve until told to stop, and until every child has ended; the exit code."""
@@ -307,9 +304,9 @@ class Supervisor:
             fleet,
             version=__version__,
             supervisor={
-                "pid": self._process.pid,
+                "pid": os.getpid(),
                 "uptime_s": round(now - self._started_at, 3),
-                "rss_bytes": self._measure(),
+                "rss_bytes": self._memory.measure(),
                 "cpu_s": time.process_time(),
             },
             ports=self._doors.ports,
@@ -325,12 +322,6 @@ class Supervisor:
             fleet.router.process.post({"type": "topology", "status": facts})
         if is_changed:
             self._tell_state()
-
-    def _measure(self) -> int:
-        """Resident bytes; the figure of before where no descriptor is left to ask with."""
-        with contextlib.suppress(OSError):
-            self._rss_bytes = self._process.memory_info().rss
-        return self._rss_bytes
 
     def _tell_state(self) -> None:
         if self._is_stopping or not self._fleet.is_settled:

@@ -16,11 +16,13 @@ from typing import Final
 import msgpack
 
 from kio import opbatch, wire
+from kio.clock import monotonic_s
 from kio.errors import KioError
 from kio.hashing import KEYSPACE_STEP, key_hash, routed_hash
 from kio.opbatch import Operation, Reply
 from kio.segments.disk import DISK, Disk
 from kio.segments.identity import DirectoryIdentity
+from kio.segments.maintenance import RETRY_S
 from kio.segments.manifest import Manifest
 from kio.segments.store import Executed, Store, StoreOptions
 
@@ -82,6 +84,7 @@ class Driven:
         self.disk = disk
         self.identity = identity
         self.shard = shard
+        self._clock_s = monotonic_s()
         if not (path / "MANIFEST").exists():
             path.mkdir(parents=True, exist_ok=True)
             Manifest.create(path, shard, identity.directory_id, disk)
@@ -187,11 +190,22 @@ class Driven:
                 break
         return ran
 
+    def maintain(self, now_s: float | None = None) -> None:
+        """Run maintenance, with the jobs and syncs it waits for, until no planner wants more."""
+        self._clock_s = max(self._clock_s, now_s or 0.0)
+        idle = 0
+        while idle < 2:
+            self._clock_s += RETRY_S
+            while self.store.maintain(self._clock_s):
+                pass
+            idle = 0 if self.run_jobs() else idle + 1
+
 
 def unopened(path: Path, options: StoreOptions, disk: Disk) -> Driven:
     """The store of an existing shard, to be opened by `open`."""
     driven = Driven.__new__(Driven)
     driven.path, driven.options, driven.disk, driven.identity, driven.shard = path, options, disk, IDENTITY, 0
+    driven._clock_s = monotonic_s()
     return driven
 
 

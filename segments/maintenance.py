@@ -1,0 +1,140 @@
+"""Maintenance: what keeps a shard small on disk and quick to open, done while it serves.
+
+An activity (a compaction, a checkpoint) is a generator that the store's thread resumes for a slice at a time. It yields
+
+    SLICE         after SLICE_US of work at the most: requests go first
+    a Job         run by a helper thread; the activity goes on when it has run, and reads its `error`
+    Durable(lsn)  the activity goes on when every record up to that LSN is on disk
+
+Planners are asked in their order, at most every PLAN_INTERVAL_S, whether there is anything to do; the first activity
+that one of them gives is run to its end before any is asked again.
+Invariants:
+  * one activity at a time: so a compaction and a checkpoint never see each other half done (checkpoint.py needs that);
+  * an activity that is given up (a clean stop, an error of the disk) cleans up in its own `finally`.
+Crash: nothing is kept here; what an activity leaves on disk is its own business, and recovery's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from enum import Enum
+from typing import Final, NamedTuple
+
+from kio.log import Log
+from kio.segments.jobs import Job
+
+#: Requests wait at most about this long for a slice, in microseconds.
+SLICE_US: Final = 200
+PLAN_INTERVAL_S: Final = 0.25
+#: After an activity failed its planners are asked again so much later.
+RETRY_S: Final = 5.0
+
+
+class Pause(Enum):
+    """The type of SLICE."""
+
+    SLICE = "slice"
+
+
+SLICE: Final = Pause.SLICE
+
+
+class Durable(NamedTuple):
+    """Go on when everything up to `lsn` is on disk."""
+
+    lsn: int
+
+
+Steps = Generator[Pause | Job | Durable, None, None]
+
+
+class Activity(NamedTuple):
+    """A piece of maintenance: what the log calls it, and its steps."""
+
+    name: str
+    steps: Steps
+
+
+#: Given the monotonic clock in seconds: an activity that should run now, or None.
+Planner = Callable[[float], Activity | None]
+
+
+class Maintenance:
+    """The maintenance of one shard. Used by the store's thread only.
+
+    Args:
+        planners: in the order in which they are asked.
+        durable_lsn: tells the shard's durable LSN.
+    """
+
+    def __init__(self, log: Log, planners: list[Planner], durable_lsn: Callable[[], int]) -> None:
+        # Set once.
+        self._log = log
+        self._planners = planners
+        self._durable_lsn = durable_lsn
+        # The activity under way, and what it waits for.
+        self._activity: Activity | None = None
+        self._waits_for: Pause | Job | Durable = SLICE
+        self._is_job_taken = False
+        self._plan_at_s = 0.0
+
+    @property
+    def name(self) -> str:
+        """The activity under way; empty when there is none."""
+        return self._activity.name if self._activity is not None else ""
+
+    @property
+    def lsn_wanted(self) -> int:
+        """The LSN whose durability the activity waits for, or 0."""
+        return self._waits_for.lsn if self._activity is not None and isinstance(self._waits_for, Durable) else 0
+
+    def slice(self, now_s: float) -> bool:
+        """Run one slice of what is under way, or plan; True when another slice could run at once."""
+        if self._activity is None:
+            self._plan(now_s)
+        if self._activity is None or isinstance(self._waits_for, Job):
+            return False
+        if isinstance(self._waits_for, Durable) and self._waits_for.lsn > self._durable_lsn():
+            return False
+        self._resume(now_s)
+        return self._activity is not None and self._waits_for is SLICE
+
+    def job(self) -> Job | None:
+        """The job that the activity waits for, once."""
+        if self._activity is None or not isinstance(self._waits_for, Job) or self._is_job_taken:
+            return None
+        self._is_job_taken = True
+        return self._waits_for
+
+    def finish(self, job: Job) -> None:
+        """A job has run: if it is the activity's, the next slice goes on behind it."""
+        if self._activity is not None and self._waits_for is job:
+            self._waits_for = SLICE
+
+    def stop(self) -> None:
+        """Give the activity up."""
+        if self._activity is not None:
+            self._activity.steps.close()
+            self._activity = None
+
+    def _plan(self, now_s: float) -> None:
+        if now_s < self._plan_at_s:
+            return
+        self._plan_at_s = now_s + PLAN_INTERVAL_S
+        for planner in self._planners:
+            self._activity = planner(now_s)
+            if self._activity is not None:
+                self._waits_for = SLICE
+                return
+
+    def _resume(self, now_s: float) -> None:
+        assert self._activity is not None
+        try:
+            self._waits_for = next(self._activity.steps)
+            self._is_job_taken = False
+        except StopIteration:
+            self._activity = None
+        except OSError as error:
+            self._log.warning(f"{self._activity.name} failed", reason=str(error))
+            self._activity = None
+            self._plan_at_s = now_s + RETRY_S
