@@ -7,7 +7,10 @@
     │   ├── ValueTooLarge            18
     │   ├── FrameTooLarge            19
     │   ├── BadRequest               20
-    │   └── UnknownOperation         21
+    │   ├── UnknownOperation         21
+    │   ├── NotAnInteger             22
+    │   ├── NumberOverflow           23
+    │   └── Aborted                  24
     ├── Unavailable                  the same request may succeed later: `retryable`
     │   ├── ShardDown                32
     │   ├── Overloaded               33
@@ -21,7 +24,8 @@
     │   ├── DiskFull                 50
     │   ├── FormatTooNew             51
     │   ├── DirectoryInUse           52
-    │   └── DirectoryInvalid         53
+    │   ├── DirectoryInvalid         53
+    │   └── MemoryFull               54
     ├── ProtocolError                64  bytes that are not this protocol, or a version nobody here speaks
     ├── ConfigError                  65  a setting that is unknown, malformed or out of range
     ├── InternalError                66  a bug in kio; the message names where it was logged
@@ -103,6 +107,27 @@ class UnknownOperation(RequestError):
 
     code = 21
     text = "the daemon does not know this operation"
+
+
+class NotAnInteger(RequestError):
+    """Raised when `incr` meets a value that is not the decimal text of a 64-bit integer; nothing was applied."""
+
+    code = 22
+    text = "the value is not the decimal text of a 64-bit integer"
+
+
+class NumberOverflow(RequestError):
+    """Raised when the sum of an `incr` would leave the range of 64-bit integers; nothing was applied."""
+
+    code = 23
+    text = "the sum does not fit into a 64-bit integer"
+
+
+class Aborted(RequestError):
+    """Raised when an atomic batch was not applied, since an operation of it failed or its condition did not hold."""
+
+    code = 24
+    text = "another operation of this atomic batch failed: nothing of it was applied"
 
 
 class Unavailable(KioError):
@@ -210,6 +235,13 @@ class DirectoryInvalid(StorageError):
     code = 53
     exit_code = 78
     text = "this is not a kio data directory"
+
+
+class MemoryFull(StorageError):
+    """Raised for a new key past `max_memory_mib`; nothing was applied. Overwrites, reads and deletes go on."""
+
+    code = 54
+    text = "max_memory_mib is reached: no new key is taken; delete some, or raise it"
 
 
 class ProtocolError(KioError):

@@ -23,6 +23,9 @@ def test_codes_are_those_that_clients_in_other_languages_know() -> None:
         "FrameTooLarge": 19,
         "BadRequest": 20,
         "UnknownOperation": 21,
+        "NotAnInteger": 22,
+        "NumberOverflow": 23,
+        "Aborted": 24,
         "ShardDown": 32,
         "Overloaded": 33,
         "Draining": 34,
@@ -35,6 +38,7 @@ def test_codes_are_those_that_clients_in_other_languages_know() -> None:
         "FormatTooNew": 51,
         "DirectoryInUse": 52,
         "DirectoryInvalid": 53,
+        "MemoryFull": 54,
         "ProtocolError": 64,
         "ConfigError": 65,
         "InternalError": 66,
@@ -72,7 +76,7 @@ def test_an_error_crosses_the_wire_as_its_code(cls: type[KioError]) -> None:
     assert str(from_wire(cls.code)) == cls.text
 
 
-@pytest.mark.parametrize("code", [0, 1, 22, 67, 127, 1000, -1])
+@pytest.mark.parametrize("code", [0, 1, 31, 67, 127, 1000, -1])
 def test_a_code_that_nobody_sends_becomes_an_internal_error_that_names_it(code: int) -> None:
     error = from_wire(code, "why")
     assert type(error) is errors.InternalError

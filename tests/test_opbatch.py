@@ -26,7 +26,7 @@ from kio.opbatch import (
 
 U8, U32, U64 = (st.integers(0, 2**bits - 1) for bits in (8, 32, 64))
 OPERATIONS = st.lists(
-    st.builds(Operation, U8, st.binary(max_size=40), st.binary(max_size=40), U64, U8, U32), max_size=8
+    st.builds(Operation, U8, st.binary(max_size=40), st.binary(max_size=40), U64, U8, U32, U32), max_size=8
 )
 REPLIES = st.lists(st.builds(Reply, U32, U8, st.binary(max_size=40)), max_size=8)
 
