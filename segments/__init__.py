@@ -14,6 +14,7 @@ files; never starts a thread: what may take long is handed out as a Job for some
     disk.py        the one door to the file system            recovery.py   from files to a Store's state
     manifest.py    the list of segments, an edit log          store.py      one shard: execute, rotate, sync, close
     segment.py     one segment file in use                    jobs.py       sync, seal, prepare
+    sealing.py     the end of a sealed segment
     check.py       the offline examination                    chain.py      prepared, active, sealing, sealed
     the kernel:    _keydir.pyx the index, _engine.pyx batches, _hints.pyx scanning and rebuilding, two C headers
 

@@ -1,4 +1,4 @@
-/* A record and a hint in memory: format.py is their description, and a test holds the two together. Little-endian only. */
+/* A record, a hint and an expiry in memory: format.py is their description, and a test holds the two together. Little-endian only. */
 #ifndef KIO_FORMAT_H
 #define KIO_FORMAT_H
 
@@ -11,6 +11,7 @@
 enum {
     KIO_RECORD_HEADER = 24,
     KIO_HINT_BYTES = 32,
+    KIO_EXPIRY_BYTES = 24,
     KIO_PUT = 1,
     KIO_TOMBSTONE = 2,
     KIO_CLEAR = 3,
@@ -44,8 +45,18 @@ struct __attribute__((packed)) kio_hint {
     uint8_t keyspace;
 };
 
+struct __attribute__((packed)) kio_expiry {
+    uint64_t at; /* ms since 1970 */
+    uint32_t order_high;
+    uint32_t offset; /* in units of 8 bytes, as is the length */
+    uint32_t units;
+    uint8_t keyspace;
+    uint8_t zero[3];
+};
+
 _Static_assert(sizeof(struct kio_record) == KIO_RECORD_HEADER, "record header");
 _Static_assert(sizeof(struct kio_hint) == KIO_HINT_BYTES, "hint");
+_Static_assert(sizeof(struct kio_expiry) == KIO_EXPIRY_BYTES, "expiry");
 
 static inline uint64_t kio_order(uint64_t hash) { return (hash << 32) | (hash >> 32); }
 

@@ -1,10 +1,11 @@
-# The C view of a record and a hint; format.py describes them.
+# The C view of a record, a hint and an expiry; format.py describes them.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "_format.h" nogil:
     enum:
         RECORD_HEADER "KIO_RECORD_HEADER"
         HINT_BYTES "KIO_HINT_BYTES"
+        EXPIRY_BYTES "KIO_EXPIRY_BYTES"
         KIND_PUT "KIO_PUT"
         KIND_TOMBSTONE "KIO_TOMBSTONE"
         KIND_CLEAR "KIO_CLEAR"
@@ -34,6 +35,14 @@ cdef extern from "_format.h" nogil:
         uint16_t key_length
         uint8_t kind
         uint8_t keyspace
+
+    ctypedef struct Expiry "struct kio_expiry":
+        uint64_t at
+        uint32_t order_high
+        uint32_t offset
+        uint32_t units
+        uint8_t keyspace
+        uint8_t zero[3]
 
     uint64_t order_of "kio_order"(uint64_t hash)
     uint32_t key_offset "kio_key_offset"(uint8_t kind)

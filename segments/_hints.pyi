@@ -18,6 +18,7 @@ class Scan(NamedTuple):
     lsn_max: int
     epoch_max: int
     clears: list[tuple[int, int, int]]
+    expiries: bytes
 
 class Rebuilt(NamedTuple):
     keys: list[int]

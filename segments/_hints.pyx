@@ -21,8 +21,9 @@ from libc.stdlib cimport free, malloc, qsort, realloc
 from libc.string cimport memcmp, memcpy, memset
 
 from kio._xxh64 cimport routed_hash
+from kio.segments._expiries cimport Expiry, ExpiryList, push_expiry, sort_expiries
 from kio.segments._format cimport (
-    FLAG_COLLIDES, HINT_BYTES, KIND_CLEAR, KIND_DAMAGED, KIND_MASK, KIND_PUT, KIND_TOMBSTONE, RECORD_HEADER, Hint, Record,
+    FLAG_COLLIDES, FLAG_EXPIRY, HINT_BYTES, KIND_CLEAR, KIND_DAMAGED, KIND_MASK, KIND_PUT, KIND_TOMBSTONE, RECORD_HEADER, Hint, Record,
     key_offset, order_of, record_bytes,
 )
 from kio.segments._keydir cimport PAGES, KeyDir, make_word
@@ -58,6 +59,8 @@ class Scan(NamedTuple):
     epoch_max: int
     #: (keyspace, epoch, LSN) of each clear record.
     clears: list
+    #: The expiries of puts, sorted: as they stand in a sealed segment.
+    expiries: bytes
 
 
 class Rebuilt(NamedTuple):
@@ -199,6 +202,7 @@ def scan(const uint8_t[::1] mapping, uint64_t start, uint64_t stop, uint32_t crc
     Cost: about 60 ms for 128 MiB that are in memory; a hole costs nothing, or 2.6 ms a MiB where it is not known.
     """
     cdef HintList l
+    cdef ExpiryList expiries
     cdef const uint8_t* base = &mapping[0]
     cdef uint64_t last_start = stop if data_end is None else min(stop, <uint64_t>data_end)
     cdef uint64_t at = start, end = start, torn = 0, first = 0, low = 0, high = 0, puts = 0, tombstones = 0, records = 0
@@ -207,11 +211,12 @@ def scan(const uint8_t[::1] mapping, uint64_t start, uint64_t stop, uint32_t crc
     cdef bytes hints
     cdef Hint* out
     memset(&l, 0, sizeof(l))
+    memset(&expiries, 0, sizeof(expiries))
     if stop > <uint64_t>mapping.shape[0] or start > stop:
         raise ValueError(f"a segment of {mapping.shape[0]} bytes cannot be scanned from {start} to {stop}")
     try:
         with nogil:
-            end = _scan(&l, base, start, stop, last_start, crc_seed, seed, is_ordered, epoch_max)
+            end = _scan(&l, &expiries, base, start, stop, last_start, crc_seed, seed, is_ordered, epoch_max)
             torn = _torn_bytes(base, end, last_start)
             if l.count:
                 first = l.items[0].lsn
@@ -228,22 +233,27 @@ def scan(const uint8_t[::1] mapping, uint64_t start, uint64_t stop, uint32_t crc
         out = <Hint*>PyBytes_AS_STRING(hints)
         with nogil:
             _sort(&l, out)
+            sort_expiries(&expiries)
         clears, damaged = _specials(out, l.count)
         return Scan(hints, end, torn,
                     [(offset, size) for offset, size, _ in damaged], records, puts, tombstones, first, low, high, epoch,
-                    clears)
+                    clears, PyBytes_FromStringAndSize(<char*>expiries.items, expiries.count * sizeof(Expiry)))
     finally:
         free(l.items)
+        free(expiries.items)
 
 
-cdef uint64_t _scan(HintList* l, const uint8_t* base, uint64_t at, uint64_t stop, uint64_t last_start,
-                    uint32_t crc_seed, uint64_t seed, bint is_ordered, uint32_t epoch_max) except? 0 nogil:
+cdef uint64_t _scan(HintList* l, ExpiryList* expiries, const uint8_t* base, uint64_t at, uint64_t stop,
+                    uint64_t last_start, uint32_t crc_seed, uint64_t seed, bint is_ordered,
+                    uint32_t epoch_max) except? 0 nogil:
     cdef Record r
     cdef Hint h
     cdef uint64_t size, last = 0, end = at, bad = 0
     cdef int outcome
-    cdef uint8_t* key = <uint8_t*>malloc(65536)
-    if key == NULL:
+    cdef uint32_t optional
+    cdef uint8_t* fields = <uint8_t*>malloc(24 + 65536)     # what stands between header and value
+    cdef const uint8_t* key
+    if fields == NULL:
         with gil:
             raise MemoryError("no memory for a key")
     while at < last_start and at + RECORD_HEADER <= stop:
@@ -251,29 +261,33 @@ cdef uint64_t _scan(HintList* l, const uint8_t* base, uint64_t at, uint64_t stop
         if outcome == 1 and r.epoch <= epoch_max and \
                 (not is_ordered or (r.lsn > last and _is_near(&r, last, bad))):
             size = record_bytes(&r)
-            outcome = kio_guarded_read(base + at, size, crc_seed, key, key_offset(r.kind), r.key_length)
+            optional = key_offset(r.kind) - RECORD_HEADER
+            outcome = kio_guarded_read(base + at, size, crc_seed, fields, RECORD_HEADER, optional + r.key_length)
             if outcome == 1:
                 if bad:
                     h = Hint(0, r.lsn - 1, r.epoch, <uint32_t>(bad >> 3), <uint32_t>((at - bad) >> 3), 0, KIND_DAMAGED, 0)
                     _push(l, &h)
                     bad = 0
+                key = fields + optional
                 h = Hint(order_of(routed_hash(key, r.key_length, seed, r.keyspace)), r.lsn, r.epoch, <uint32_t>(at >> 3),
                          <uint32_t>(size >> 3), r.key_length, r.kind, r.keyspace)
                 if r.kind & KIND_MASK == KIND_CLEAR:
                     h.order = 0
+                elif r.kind & FLAG_EXPIRY and r.kind & KIND_MASK == KIND_PUT:
+                    push_expiry(expiries, (<const uint64_t*>fields)[0], h.order, at, size, r.keyspace)
                 _push(l, &h)
                 last = r.lsn
                 at += size
                 end = at
                 continue
         if outcome == FAULT:
-            free(key)
+            free(fields)
             with gil:
                 raise OSError(errno.EIO, f"a segment cannot be read at offset {at}")
         if bad == 0:
             bad = at
         at += 8
-    free(key)
+    free(fields)
     return end
 
 

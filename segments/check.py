@@ -29,7 +29,8 @@ class Fault:
     file: str
     #: In bytes from the start of the file.
     offset: int
-    #: "missing", "header", "record", "hints", "footer", "content", "manifest", "stray", "torn tail", "unsealed".
+    #: "missing", "header", "record", "hints", "expiries", "footer", "content", "manifest", "stray", "torn tail",
+    #: "unsealed".
     kind: str
     message: str
 
@@ -230,15 +231,16 @@ class _ShardCheck:
         ):  # fmt: skip
             self._fault(name, footer_at, "footer", "it is not the one that the manifest names")
             return
-        hints = self._disk.read(fd, footer_at - footer.hints_offset, footer.hints_offset)
-        if size != entry.size or len(hints) != footer.hints * format.HINT.size:
+        if not size == entry.size == footer.size:
             self._fault(
                 name, footer.hints_offset, "hints", f"the file has {size} bytes, the manifest says {entry.size}"
             )
-        elif _hints.crc32c(hints) != footer.hints_crc:
-            self._fault(name, footer.hints_offset, "hints", "they fail their checksum")
-        elif hints != scan.hints and not scan.damaged and scan.end == entry.end:
-            self._fault(name, footer.hints_offset, "hints", "they are not those of the records")
+        else:
+            is_whole = not scan.damaged and scan.end == entry.end
+            hints = scan.hints if is_whole else None
+            self._list(name, fd, "hints", footer.hints_offset, footer.expiries_offset, footer.hints_crc, hints)
+            expiries = scan.expiries if is_whole else None
+            self._list(name, fd, "expiries", footer.expiries_offset, footer_at, footer.expiries_crc, expiries)
         content = hashlib.blake2b(digest_size=16)
         for at in range(0, entry.end, 4 << 20):
             content.update(self._disk.read(fd, min(4 << 20, entry.end - at), at))
@@ -246,6 +248,14 @@ class _ShardCheck:
             f.file == name and f.shard == self._shard for f in self._report.faults
         ):
             self._fault(name, 0, "content", "its content hash is not the one that the manifest names")
+
+    def _list(self, name: str, fd: int, kind: str, start: int, stop: int, crc: int, wanted: bytes | None) -> None:
+        """Examine hints or expiries, which should be `wanted` where the records tell."""
+        found = self._disk.read(fd, stop - start, start)
+        if _hints.crc32c(found) != crc:
+            self._fault(name, start, kind, "they fail their checksum")
+        elif wanted is not None and found != wanted:
+            self._fault(name, start, kind, "they are not those of the records")
 
     def _fault(self, file: str, offset: int, kind: str, message: str) -> None:
         self._report.faults.append(Fault(self._shard, file, offset, kind, message))

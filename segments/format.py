@@ -1,6 +1,6 @@
-"""The segment file, format version 1.
+"""The segment file, format version 2.
 
-    segment file = header, record*, [hint*, footer]        hints and footer: sealed segments only
+    segment file = header, record*, [hint*, expiry*, footer]        what is in brackets: sealed segments only
 
 Integers are little-endian, offsets count from the start of the file, and every part begins at a multiple of 8. A
 segment that is still written to is longer than its records: what lies behind the last one is zero, reserved ahead.
@@ -34,7 +34,8 @@ Record, at least 32 bytes with its key
     flags   8 expiry is there    16 request id is there    32 more records of an atomic batch follow
            64 collides: another key of the same tag was there when this key came in (_hints.pyx says what for)
           128 hides: an older version of this key was live
-    Version 1 writes neither expiry nor request id nor open batches; it steps over them.
+    Only puts carry an expiry: from that moment on the key is absent, yet the record still hides older ones. Request ids
+    are written by nobody so far, and stepped over.
 
 The CRC seed is the CRC32C of (shard u32, segment id u64, salt u64). So a record read at the wrong place, from another
 segment, or left behind by another file in the same blocks, does not pass. Value length 0 is a value; key length 0 is
@@ -54,21 +55,34 @@ Hint, 32 bytes, sorted by (order, epoch, LSN)
      30     1    kind and flags; kind 7: bytes that could not be read, LSN = the highest that may be lost there
      31     1    keyspace
 
-Footer, the last 136 bytes: see FOOTER. It repeats shard, id and salt, says where records end and hints begin, and holds
-the content hash (BLAKE2b, 128 bits, of header and records) by which copies of a segment are compared.
+Expiry, 24 bytes, one for each put that has one, sorted by (time, offset): what the sweeper (expiry.py) walks
+    offset width
+      0     8    ms since 1970
+      8     4    the upper half of the hint's order: KeyDir page and tag
+     12     4    offset of the record / 8
+     16     4    length of the record / 8
+     20     1    keyspace
+     21     3    0
+
+Footer, the last 136 bytes: see FOOTER. It repeats shard, id and salt, says where records end and hints begin, counts
+hints and expiries, and holds the content hash (BLAKE2b, 128 bits, of header and records) by which copies of a segment
+are compared. The expiries stand directly behind the hints, the footer directly behind the expiries.
 
 Reading
   * Lengths are checked against what is left of the segment before anything is read by them.
   * In a segment that was never sealed, bytes behind the last valid record are a torn tail when no valid record
     follows: it is cut. Damage with valid records behind it is corruption: the rest is served, nothing is cut.
   * In a sealed segment every mismatch is corruption.
-  * A version above 1 is refused with FormatTooNew, and nothing is touched.
+  * A version above 2 is refused with FormatTooNew, and nothing is touched.
 
 Downsides, and why they are accepted: hints repeat 32 bytes a record, a quarter of a 100-byte value's record, for a
-restart that reads no value; a cold record costs a page read even if only its key is compared.
+restart that reads no value; expiries repeat 24 more, for a sweep that reads no record; a cold record costs a page read
+even if only its key is compared.
 
 Versions
-    1   the first.
+    1   the first. No expiries: the footer has zeros where their count and checksum stand, so it reads as one without.
+    2   records carry their expiry, sealed segments the list of expiries. A segment begun by version 1 may be sealed by
+        version 2: header and footer tell their versions each for itself.
 """
 
 from __future__ import annotations
@@ -79,7 +93,7 @@ from typing import Final, NamedTuple
 from kio.errors import Corrupt, FormatTooNew
 from kio.segments._hints import crc32c
 
-VERSION: Final = 1
+VERSION: Final = 2
 SEGMENT_MAGIC: Final = b"KIOSEG\x1a\n"
 FOOTER_MAGIC: Final = b"KIOFOOT\n"
 
@@ -97,14 +111,17 @@ HIDES: Final = 0x80
 HEADER: Final = struct.Struct("<8sHHIQ16sQI8xI")
 RECORD: Final = struct.Struct("<IIQIHBB")
 HINT: Final = struct.Struct("<QQIIIHBB")
-#: magic, version, 0, shard, segment id, salt, end of records, offset of hints, hints, puts, tombstones, live bytes and
-#: dead bytes at seal, lowest LSN, highest LSN, highest epoch, CRC32C of the hints, content hash, 0, CRC32C of all that
-FOOTER: Final = struct.Struct("<8sHHIQQQQQQQQQQQII16s4xI")
+EXPIRY_ENTRY: Final = struct.Struct("<QIIIB3x")
+#: magic, version, 0, shard, segment id, salt, end of records, offset of hints, hints, expiries, puts, tombstones,
+#: live bytes and dead bytes at seal, lowest LSN, highest LSN, highest epoch, CRC32C of the hints, content hash,
+#: CRC32C of the expiries, CRC32C of all that
+FOOTER: Final = struct.Struct("<8sHHIQQQQIIQQQQQQII16sII")
 SEED: Final = struct.Struct("<IQQ")
 
 assert HEADER.size == 64
 assert RECORD.size == 24
 assert HINT.size == 32
+assert EXPIRY_ENTRY.size == 24
 assert FOOTER.size == 136
 
 
@@ -119,7 +136,7 @@ class Header(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One record; `kind` without flags."""
+    """One record; `kind` without flags, `expiry` in ms since 1970 where the flag EXPIRY is set."""
 
     lsn: int
     epoch: int
@@ -128,6 +145,7 @@ class Record(NamedTuple):
     key: bytes
     value: bytes
     flags: int = 0
+    expiry: int = 0
 
 
 class Footer(NamedTuple):
@@ -139,6 +157,7 @@ class Footer(NamedTuple):
     end: int
     hints_offset: int
     hints: int
+    expiries: int
     puts: int
     tombstones: int
     live_bytes: int
@@ -148,6 +167,17 @@ class Footer(NamedTuple):
     epoch_max: int
     hints_crc: int
     content_hash: bytes
+    expiries_crc: int
+
+    @property
+    def expiries_offset(self) -> int:
+        """Where the expiries begin."""
+        return self.hints_offset + self.hints * HINT.size
+
+    @property
+    def size(self) -> int:
+        """The length of the whole file."""
+        return self.expiries_offset + self.expiries * EXPIRY_ENTRY.size + FOOTER.size
 
 
 def crc_seed(shard: int, segment: int, salt: int) -> int:
@@ -155,10 +185,10 @@ def crc_seed(shard: int, segment: int, salt: int) -> int:
     return crc32c(SEED.pack(shard, segment, salt))
 
 
-def encode_header(header: Header) -> bytes:
+def encode_header(header: Header, version: int = VERSION) -> bytes:
     """The 64 bytes a segment begins with."""
     body = HEADER.pack(
-        SEGMENT_MAGIC, VERSION, 0, header.shard, header.segment, header.directory_id, header.salt, header.epoch, 0
+        SEGMENT_MAGIC, version, 0, header.shard, header.segment, header.directory_id, header.salt, header.epoch, 0
     )[:60]
     return body + struct.pack("<I", crc32c(body))
 
@@ -185,7 +215,8 @@ def encode_record(seed: int, record: Record) -> bytes:
     head = RECORD.pack(
         0, len(record.value), record.lsn, record.epoch, len(record.key), record.kind | record.flags, record.keyspace
     )
-    body = head[4:] + record.key + record.value
+    expiry = struct.pack("<Q", record.expiry) if record.flags & EXPIRY else b""
+    body = head[4:] + expiry + record.key + record.value
     body += bytes(-(len(body) + 4) % 8)
     return struct.pack("<I", crc32c(body, seed)) + body
 
@@ -200,6 +231,7 @@ def decode_record(data: bytes, seed: int) -> tuple[Record, int]:
         raise Corrupt("a record's header is cut short")
     checksum, value_length, lsn, epoch, key_length, kind, keyspace = RECORD.unpack_from(data)
     key_at = RECORD.size + (8 if kind & EXPIRY else 0) + (16 if kind & REQUEST_ID else 0)
+    expiry = int.from_bytes(data[RECORD.size : RECORD.size + 8], "little") if kind & EXPIRY else 0
     end = key_at + key_length + value_length
     size = end + -end % 8
     if kind & KIND_MASK not in (PUT, TOMBSTONE, CLEAR) or value_length >> 28 or size > len(data):
@@ -209,12 +241,12 @@ def decode_record(data: bytes, seed: int) -> tuple[Record, int]:
         raise Corrupt(f"a record fails its checksum: {found:08x}, header says {checksum:08x}")
     key = data[key_at : key_at + key_length]
     value = data[key_at + key_length : end]
-    return Record(lsn, epoch, kind & KIND_MASK, keyspace, key, value, kind & ~KIND_MASK), size
+    return Record(lsn, epoch, kind & KIND_MASK, keyspace, key, value, kind & ~KIND_MASK, expiry), size
 
 
-def encode_footer(footer: Footer) -> bytes:
+def encode_footer(footer: Footer, version: int = VERSION) -> bytes:
     """The last 136 bytes of a sealed segment."""
-    body = FOOTER.pack(FOOTER_MAGIC, VERSION, 0, *footer, 0)[:-4]
+    body = FOOTER.pack(FOOTER_MAGIC, version, 0, *footer, 0)[:-4]
     return body + struct.pack("<I", crc32c(body))
 
 

@@ -6,23 +6,20 @@ harmless: who cannot wait for the helper runs it himself, and whoever comes seco
 
     sync     fdatasync of every file that holds records which are not durable
     prepare  the next segment: file, blocks, header, name and manifest edit, all durable, before anybody needs it
-    seal     hints, footer and content hash of a segment that takes no more records; its records are durable already
+    seal     the end (sealing.py) of a segment that takes no more records; its records are durable already
 """
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from pathlib import Path
-from typing import Final
 
-from kio.segments import _hints, format
+from kio.segments import _hints
 from kio.segments.disk import Disk
 from kio.segments.manifest import Manifest, SegmentEntry, sealed_edit
+from kio.segments.sealing import hash_content, write_end
 from kio.segments.segment import RECORDS_START, Segment, make_segment
-
-_CHUNK_BYTES: Final = 4 << 20
 
 
 class Job:
@@ -104,7 +101,7 @@ class PrepareJob(Job):
 
 
 class SealJob(Job):
-    """Write hints and footer behind the records of `segment`."""
+    """Write hints, expiries and footer behind the records of `segment`."""
 
     kind = "seal"
 
@@ -127,35 +124,13 @@ class SealJob(Job):
         scan = _hints.scan(
             segment.mapping, RECORDS_START, segment.end, segment.crc_seed, self._seed, True, segment.epoch
         )
-        crc, size = self._write_hints(scan.hints)
-        footer = format.Footer(
-            self._shard, segment.id, segment.salt, segment.end, segment.end, len(scan.hints) // format.HINT.size,
-            scan.puts, scan.tombstones, self._live_bytes, self._dead_bytes, scan.lsn_min, scan.lsn_max, scan.epoch_max,
-            crc, self._content_hash(),
+        content_hash = hash_content(self._disk, segment.fd, segment.end)
+        unsealed = SegmentEntry(segment.id, segment.salt, segment.epoch)
+        entry = write_end(
+            self._disk, segment.fd, self._shard, unsealed, segment.end, scan, content_hash, self._live_bytes,
+            self._dead_bytes,
         )  # fmt: skip
-        self._disk.write(segment.fd, format.encode_footer(footer), size)
-        size += format.FOOTER.size
-        self._disk.truncate(segment.fd, size)
-        self._disk.sync(segment.fd)
-        entry = SegmentEntry(
-            segment.id, segment.salt, segment.epoch, "sealed", segment.end, size, scan.records, scan.lsn_min,
-            max(scan.lsn_max, segment.lsn_last), scan.epoch_max, footer.content_hash,
-            bool(scan.damaged) or scan.end != segment.end,
-        )  # fmt: skip
+        entry.lsn_max = max(entry.lsn_max, segment.lsn_last)
         floors = [{"t": "floor", "keyspace": k, "epoch": epoch, "lsn": lsn} for k, epoch, lsn in scan.clears]
         self._manifest.append(*floors, sealed_edit(entry))
         self.entry = entry
-
-    def _write_hints(self, hints: bytes) -> tuple[int, int]:
-        """(CRC32C of the hints, offset behind them)."""
-        view = memoryview(hints)
-        for at in range(0, len(view), _CHUNK_BYTES):
-            self._disk.write(self.segment.fd, view[at : at + _CHUNK_BYTES], self.segment.end + at)
-        return _hints.crc32c(hints), self.segment.end + len(hints)
-
-    def _content_hash(self) -> bytes:
-        # By reading, not through the mapping: a page that cannot be read is an OSError here, not a SIGBUS.
-        content = hashlib.blake2b(digest_size=16)
-        for at in range(0, self.segment.end, _CHUNK_BYTES):
-            content.update(self._disk.read(self.segment.fd, min(_CHUNK_BYTES, self.segment.end - at), at))
-        return content.digest()

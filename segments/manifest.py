@@ -20,12 +20,15 @@ error.
                                                             boot: the machine's boot id, "" or missing if unknown
     close    epoch, lsn                                     clean stop, all sealed
     next     id                                             the next segment id, where the manifest was written anew
+    clock    ms                                             the shard's clock (clock.py) has reached it: what expired by
+                                                            then stays expired
 
 Each edit is durable (fdatasync) when `append` returns. When the file passes 1 MiB it is written anew with what still
 counts, by temporary file, fsync, rename, directory fsync.
 Crash: an edit that was being appended is a torn tail and is cut. A bad edit with a valid one behind it is corruption.
 As the two look alike at the very end of the file, recovery refuses a manifest that does not know the latest segment
 although that one holds records.
+Versions: 1 has no `clock`. A manifest of an older version is written anew when it is opened for appending.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ from kio.segments._hints import crc32c
 from kio.segments.disk import DISK, Disk
 
 NAME: Final = "MANIFEST"
-VERSION: Final = 1
+VERSION: Final = 2
 MAGIC: Final = b"KIOMANI\n"
 HEADER: Final = struct.Struct("<8sHHI16s")
 EDIT: Final = struct.Struct("<IIQ")
@@ -89,6 +92,8 @@ class State:
     boot: str = ""
     #: Every LSN up to it was durable when some edit was made.
     lsn: int = 0
+    #: The highest time that the shard's clock is known to have reached, in ms since 1970.
+    clock_ms: int = 0
 
     def apply(self, edit: dict[str, Any]) -> None:
         """Take one edit over.
@@ -124,6 +129,8 @@ class State:
             self.boot = edit.get("boot", "")
         elif kind == "close":
             self.is_closed, self.epoch, self.lsn = True, edit["epoch"], edit["lsn"]
+        elif kind == "clock":
+            self.clock_ms = max(self.clock_ms, edit["ms"])
         elif kind == "next":
             self.next_id = edit["id"]
         else:
@@ -140,6 +147,8 @@ class State:
             elif s.state == "sealed":
                 out.append(sealed_edit(s))
         out.append({"t": "next", "id": self.next_id})
+        if self.clock_ms:
+            out.append({"t": "clock", "ms": self.clock_ms})
         if not self.is_closed:
             out.append({"t": "open", "boot": self.boot})
         return out
@@ -166,6 +175,7 @@ class Manifest:
         self._fd = -1
         self._end = 0
         self._sequence = 0
+        self._version = VERSION
         self._failure: OSError | None = None
 
     @classmethod
@@ -195,11 +205,13 @@ class Manifest:
         return self
 
     def start(self) -> None:
-        """Open for appending: cut the torn tail, if any."""
+        """Open for appending: cut the torn tail, if any; an older version is written anew, unless the disk refuses."""
         self._fd = self._disk.open(self.path, writable=True)
         if self.torn_bytes:
             self._disk.truncate(self._fd, self._end)
             self._disk.sync(self._fd)
+        if self._version < VERSION:
+            self._shorten()
 
     def append(self, *edits: dict[str, Any]) -> None:
         """Make edits durable, all in one write and one fdatasync, and take them over.
@@ -284,6 +296,7 @@ class Manifest:
             raise Corrupt(f"{where} is that of shard {shard} of directory {directory_id.hex()}: {self.path}")
         if version > VERSION:
             raise FormatTooNew(f"{where} has format version {version}, this kio reads up to {VERSION}")
+        self._version = version
         at = HEADER.size + 4
         sequence = 0
         while (payload := _edit_at(data, at, sequence + 1)) is not None:

@@ -37,6 +37,7 @@ from kio.segments import _hints, format
 from kio.segments.disk import Disk
 from kio.segments.identity import DirectoryIdentity
 from kio.segments.manifest import Manifest, SegmentEntry
+from kio.segments.sealing import read_end
 from kio.segments.segment import RECORDS_START, Descriptors, Segment, map_segment, segment_id, segment_name
 
 #: A torn tail is overwritten in pieces of this size.
@@ -200,7 +201,8 @@ class Recovery:
         segment.is_synced = True
         hints: bytes | memoryview
         try:
-            hints = self._hints_of(segment, entry)
+            end = read_end(self._disk, segment.fd, segment.mapping, self._shard, entry)
+            hints, segment.expiries = end.hints, end.expiries
         except (Corrupt, OSError) as error:
             found.scanned_sealed += 1
             scan = _hints.scan(
@@ -215,7 +217,7 @@ class Recovery:
             self._log.error(
                 "damaged hints, scanned", segment=entry.id, records=scan.records, reason=str(error), run="kio check"
             )
-            hints = scan.hints
+            hints, segment.expiries = scan.hints, scan.expiries
             if scan.damaged or scan.end != entry.end:
                 found.suspect_lsn = max(found.suspect_lsn, entry.lsn_max + 1)
                 segment.end = min(entry.end, segment.capacity)
@@ -230,22 +232,6 @@ class Recovery:
         found.lsn = max(found.lsn, entry.lsn_max)
         found.epoch = max(found.epoch, entry.epoch_max)
         found.sources.append(Source(segment, hints, segment.end - RECORDS_START, True))
-
-    def _hints_of(self, segment: Segment, entry: SegmentEntry) -> memoryview:
-        fd = segment.fd
-        size = self._disk.size(fd)
-        footer = format.decode_footer(self._disk.read(fd, format.FOOTER.size, max(0, size - format.FOOTER.size)))
-        length = footer.hints * format.HINT.size
-        if (footer.shard, footer.segment, footer.salt) != (self._shard, entry.id, entry.salt) or (
-            footer.end,
-            footer.content_hash,
-            footer.hints_offset + length + format.FOOTER.size,
-        ) != (entry.end, entry.hash, size):
-            raise Corrupt("the footer is not the one that the manifest names")
-        hints = memoryview(segment.mapping)[footer.hints_offset : footer.hints_offset + length]
-        if _hints.crc32c_mapped(hints) != footer.hints_crc:
-            raise Corrupt("the hints fail their checksum")
-        return hints
 
     # ---- never sealed ----
 
@@ -313,6 +299,7 @@ class Recovery:
             if segment.end == RECORDS_START:
                 self._drop(segment)
                 continue
+            segment.expiries = scan.expiries
             found.sources.append(Source(segment, scan.hints, segment.end - RECORDS_START, False))
 
     def _hole(self, segment: Segment, scan: _hints.Scan) -> int | None:

@@ -45,6 +45,7 @@ class Segment:
         end: offset behind the last record; the engine's knowledge is newer while the segment is active.
         is_synced: everything below `end` is durable.
         lsn_last: the last LSN in it, once no more records come.
+        expiries: the sorted list of expiries (format.py) of a segment that takes no more records.
     """
 
     def __init__(self, path: Path, shard: int, entry: SegmentEntry, fd: int, mapping: Mapping, capacity: int) -> None:
@@ -60,6 +61,7 @@ class Segment:
         self.end = RECORDS_START
         self.is_synced = False
         self.lsn_last = 0
+        self.expiries: bytes | memoryview = b""
 
     def grow(self, disk: Disk, capacity: int) -> None:
         """Make room for more records, in a segment that has none yet and is not attached."""

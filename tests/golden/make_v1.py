@@ -86,7 +86,7 @@ def make(data: Path) -> None:
 def _segment(shard: int, number: int, salt: int, records: list[Record]) -> tuple[bytes, dict[str, Any]]:
     """A sealed segment, and the edit that says so."""
     seed = format.crc_seed(shard, number, salt)
-    content = format.encode_header(Header(shard, number, IDENTITY.directory_id, salt, records[0].epoch))
+    content = format.encode_header(Header(shard, number, IDENTITY.directory_id, salt, records[0].epoch), version=1)
     hints = []
     for record in records:
         encoded = format.encode_record(seed, record)
@@ -102,9 +102,10 @@ def _segment(shard: int, number: int, salt: int, records: list[Record]) -> tuple
     lsn_min, lsn_max, epoch = records[0].lsn, records[-1].lsn, records[-1].epoch
     content += packed + format.encode_footer(
         Footer(
-            shard, number, salt, end, end, len(hints), puts, tombstones, end - 64, 0, lsn_min, lsn_max, epoch,
-            crc32c(packed), content_hash,
-        )
+            shard, number, salt, end, end, len(hints), 0, puts, tombstones, end - 64, 0, lsn_min, lsn_max, epoch,
+            crc32c(packed), content_hash, 0,
+        ),
+        version=1,
     )  # fmt: skip
     return content, {
         "t": "sealed", "id": number, "end": end, "size": len(content), "records": len(records), "lsn_min": lsn_min,

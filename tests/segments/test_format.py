@@ -37,12 +37,18 @@ def test_the_example_in_the_format_document_is_true() -> None:
 def test_a_header_has_the_documented_bytes() -> None:
     header = format.encode_header(Header(3, 5, bytes(range(16)), 0x1122334455667788, 9))
     expected = (
-        b"KIOSEG\x1a\n" + bytes.fromhex("0100 0000 03000000 0500000000000000") + bytes(range(16))
+        b"KIOSEG\x1a\n" + bytes.fromhex("0200 0000 03000000 0500000000000000") + bytes(range(16))
         + bytes.fromhex("8877665544332211 09000000 0000000000000000")
     )  # fmt: skip
     assert header == expected + struct.pack("<I", _hints.crc32c(expected))
     assert len(header) == 64
     assert format.decode_header(header) == Header(3, 5, bytes(range(16)), 0x1122334455667788, 9)
+
+
+def test_a_record_with_an_expiry_has_the_documented_bytes() -> None:
+    record = format.encode_record(9, Record(7, 2, format.PUT, 4, b"some key", b"value", format.EXPIRY, 0x1122334455))
+    body = bytes.fromhex("05000000 0700000000000000 02000000 0800 09 04 5544332211000000") + b"some keyvalue\0\0\0"
+    assert record == struct.pack("<I", _hints.crc32c(body, 9)) + body
 
 
 def test_a_record_has_the_documented_bytes() -> None:
@@ -73,13 +79,16 @@ def test_a_checksum_can_be_continued_anywhere(data: bytes, cut: int) -> None:
 @given(
     record=st.builds(
         Record, U64, U32, st.just(format.PUT), st.integers(0, 255), st.binary(min_size=1, max_size=50),
-        st.binary(max_size=50), st.sampled_from([0, format.COLLIDES, format.HIDES]),
+        st.binary(max_size=50), st.sampled_from([0, format.COLLIDES, format.HIDES]), st.just(0),
     ),
+    expiry=st.none() | U64,
     seed=U32, behind=st.binary(max_size=20), data=st.data(),
 )  # fmt: skip
 def test_a_record_is_read_back_as_it_was_written_and_no_bit_of_it_can_change(
-    record: Record, seed: int, behind: bytes, data: st.DataObject
+    record: Record, expiry: int | None, seed: int, behind: bytes, data: st.DataObject
 ) -> None:
+    if expiry is not None:
+        record = record._replace(flags=record.flags | format.EXPIRY, expiry=expiry)
     encoded = format.encode_record(seed, record)
     assert len(encoded) % 8 == 0
     assert format.decode_record(encoded + behind, seed) == (record, len(encoded))
@@ -95,7 +104,7 @@ def test_a_record_is_read_back_as_it_was_written_and_no_bit_of_it_can_change(
 
 
 @given(
-    footer=st.tuples(U32, *[U64] * 11, U32, U32, st.binary(min_size=16, max_size=16)),
+    footer=st.tuples(U32, *[U64] * 4, U32, U32, *[U64] * 6, U32, U32, st.binary(min_size=16, max_size=16), U32),
 )  # fmt: skip
 def test_a_footer_is_read_back_as_it_was_written(footer: tuple[int | bytes, ...]) -> None:
     built = Footer(*footer)  # type: ignore[arg-type]
@@ -158,7 +167,7 @@ def test_what_the_engine_writes_is_what_the_reference_reads(tmp_path: Path) -> N
         footer = format.decode_footer(data)
         records = records_of(path)
         ends = [offset for offset, _ in records[1:]] + [footer.end]
-        hints = data[footer.hints_offset : footer.hints_offset + footer.hints * format.HINT.size]
+        hints = data[footer.hints_offset : footer.expiries_offset]
         assert hints == hints_of(records, ends)
         assert len(data) == footer.hints_offset + len(hints) + format.FOOTER.size == entry.size
         assert footer.hints_crc == _hints.crc32c(hints)
@@ -213,21 +222,21 @@ def whole_directory(data: Path) -> Driven:
 
 def newer_header(path: Path) -> None:
     content = bytearray(path.read_bytes())
-    content[8:10] = struct.pack("<H", 2)
+    content[8:10] = struct.pack("<H", 3)
     content[60:64] = struct.pack("<I", _hints.crc32c(bytes(content[:60])))
     path.write_bytes(content)
 
 
 def newer_footer(path: Path) -> None:
     content = bytearray(path.read_bytes())
-    content[-128:-126] = struct.pack("<H", 2)
+    content[-128:-126] = struct.pack("<H", 3)
     content[-4:] = struct.pack("<I", _hints.crc32c(bytes(content[-136:-4])))
     path.write_bytes(content)
 
 
 def newer_manifest(path: Path) -> None:
     content = bytearray((path.parent / manifest.NAME).read_bytes())
-    content[8:10] = struct.pack("<H", 2)
+    content[8:10] = struct.pack("<H", 3)
     content[32:36] = struct.pack("<I", _hints.crc32c(bytes(content[:32])))
     (path.parent / manifest.NAME).write_bytes(content)
 
@@ -248,9 +257,9 @@ def test_a_newer_version_anywhere_is_refused_and_nothing_is_touched(tmp_path: Pa
     with (driven.path / manifest.NAME).open("ab") as file:
         file.write(b"a torn edit")
     before = digests(tmp_path / "data")
-    with pytest.raises(FormatTooNew, match="version 2"):
+    with pytest.raises(FormatTooNew, match="format version"):
         load(tmp_path / "data")
         driven.open()
-    with pytest.raises(FormatTooNew, match="version 2"):
+    with pytest.raises(FormatTooNew, match="format version"):
         check_directory(tmp_path / "data")
     assert digests(tmp_path / "data") == before

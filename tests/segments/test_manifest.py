@@ -10,8 +10,9 @@ import msgpack
 import pytest
 
 from kio.errors import Corrupt
+from kio.segments._hints import crc32c
 from kio.segments.disk import DISK
-from kio.segments.manifest import EDIT, HEADER, Manifest, _edit_crc
+from kio.segments.manifest import EDIT, HEADER, VERSION, Manifest, State, _edit_crc
 from tests.segments.faulty_disk import FaultyDisk
 from tests.segments.support import IDENTITY
 
@@ -185,3 +186,29 @@ def test_a_manifest_that_could_not_be_written_anew_is_the_old_or_the_new_one(pat
     opened.close()
     assert load(path).state == opened.state
     assert Manifest.load(path.parent, 0, IDENTITY.directory_id, DISK).torn_bytes == 0
+
+
+def test_the_clock_never_goes_back_and_outlives_a_rewrite() -> None:
+    state = State()
+    for ms in (5, 17, 3):
+        state.apply({"t": "clock", "ms": ms})
+    assert state.clock_ms == 17
+    again = State()
+    for edit in state.edits():
+        again.apply(edit)
+    assert again == state
+
+
+def test_a_manifest_of_an_older_version_is_written_anew_when_it_is_opened_for_appending(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[8:10] = struct.pack("<H", 1)
+    content[32:36] = struct.pack("<I", crc32c(bytes(content[:32])))
+    path.write_bytes(content)
+    loaded = load(path)
+    before = list(loaded.state.segments)
+    assert path.read_bytes() == content
+    loaded.start()
+    loaded.append({"t": "clock", "ms": 9})
+    loaded.close()
+    assert path.read_bytes()[8:10] == struct.pack("<H", VERSION)
+    assert (load(path).state.clock_ms, list(load(path).state.segments)) == (9, before)
