@@ -9,21 +9,17 @@ from __future__ import annotations
 import math
 import random
 from array import array
+from typing import Final
 
 from kio.bench.plan import Plan
 
-_NS: int = 10**9
-
-
-def requests_of(plan: Plan, process: int) -> int:
-    """How many requests an open-loop plan has for this process."""
-    return len(_places(plan, process))
+_SECOND_NS: Final = 10**9
 
 
 def schedule(plan: Plan, process: int) -> array[int]:
     """Nanoseconds after the start at which each request of this process is due, in order."""
     assert plan.is_open_loop
-    gap_ns = plan.operations_per_request * _NS / plan.rate
+    gap_ns = plan.operations_per_request * _SECOND_NS / plan.rate
     if plan.arrivals == "constant":
         return array("q", [int(place * gap_ns) for place in _places(plan, process)])
     assert plan.arrivals == "poisson", plan.arrivals

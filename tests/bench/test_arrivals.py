@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from kio.bench.arrivals import requests_of, schedule
+from kio.bench.arrivals import schedule
 from kio.bench.plan import Plan
 
 PLAN = Plan(url="kio://127.0.0.1", rate=1000, seconds=3)
@@ -54,7 +54,7 @@ def test_a_count_ends_the_schedule(arrivals: str) -> None:
 
 
 def test_rounding_of_products_adds_no_request() -> None:
-    assert requests_of(replace(PLAN, rate=0.1, seconds=30), 0) == 3
+    assert len(schedule(replace(PLAN, rate=0.1, seconds=30), 0)) == 3
 
 
 def test_a_process_without_a_request_has_an_empty_schedule() -> None:
