@@ -1,0 +1,22 @@
+"""Waiting to the microsecond, which epoll's own milliseconds do not give."""
+
+from __future__ import annotations
+
+import ctypes
+import select
+from typing import Final
+
+#: The last part of a wait is spent awake: a process that sleeps may be woken this much late.
+SPIN_NS: Final = 50_000
+_PR_SET_TIMERSLACK: Final = 29
+
+
+def wake_on_time() -> None:
+    """Have the kernel end this thread's sleeps when they are over; it rounds them up by 50 us otherwise."""
+    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+
+
+def sleep_precisely(epoll: select.epoll, wait_ns: int) -> None:
+    """Sleep until `epoll` has events, or until SPIN_NS before `wait_ns` are over; return at once where that is less."""
+    if wait_ns > SPIN_NS:
+        select.select([epoll], [], [], (wait_ns - SPIN_NS) / 1e9)
