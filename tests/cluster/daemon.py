@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
@@ -96,6 +96,7 @@ class Daemon:
         data: the data directory; None makes one and removes it at the end.
         await_ready: False returns as soon as the ports are known (for shards that will never serve).
         own_group: make it the leader of a process group, as a terminal's foreground job is.
+        wrapper: a command that runs `kio serve` by exec, in a namespace of its own, say.
         flags: further flags of `kio serve`.
     """
 
@@ -108,6 +109,7 @@ class Daemon:
         sync: str = "interval",
         await_ready: bool = True,
         own_group: bool = False,
+        wrapper: Sequence[str] = (),
         flags: Sequence[str] = (),
     ) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="kio-test-"))
@@ -122,6 +124,7 @@ class Daemon:
         self.log = self.home / "stderr"
         self._await_ready = await_ready
         self._own_group = own_group
+        self._wrapper = list(wrapper)
         self._mark = ""
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -155,6 +158,7 @@ class Daemon:
             offset = log.tell()
             self._process = subprocess.Popen(
                 [
+                    *self._wrapper,
                     *(sys.executable, "-m", "kio", "serve", "--data", str(self.data)),
                     *("--port", str(port), "--http-port", "0", "--workers", str(self.workers)),
                     *("--sync", self.sync, *shards, *self.flags),
@@ -222,6 +226,19 @@ class Daemon:
         self._process.wait(STOP_S)
         self._process = None
         self.assert_nothing_left(ORPHAN_S)
+
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """All its processes are stopped as long as the block runs."""
+        pids = self.pids()
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     def restart(self, *, await_ready: bool = True) -> None:
         """Start again on the same directory and port, after a stop or a kill."""
