@@ -4,7 +4,7 @@ from libc.stdlib cimport realloc
 
 from kio._opbatch cimport Operation
 from kio.segments._format cimport Record
-from kio.segments._keydir cimport KeyDir
+from kio.segments._keydir cimport KeyDir, word_slot
 
 cdef enum:
     SLOTS = 65536
@@ -114,3 +114,47 @@ cdef class Engine:
     cdef int _refuse(self, uint32_t i) except -1 nogil
     cdef int _fail_corrupt(self, uint32_t i, uint64_t word) except -1 nogil
     cdef int _fail_suspect(self, uint32_t i) except -1 nogil
+
+
+# ---- every change of the KeyDir's words, of live bytes and of key counts goes through these ----
+# `page` and `at` say where in the KeyDir; lengths are those of the records that the words point to.
+
+cdef inline void account(Engine engine, uint32_t page, uint64_t word, int64_t live_bytes) noexcept nogil:
+    engine.segments[word_slot(word)].live_bytes += live_bytes
+
+cdef inline void count(Engine engine, uint32_t page, uint8_t keyspace, int keys) noexcept nogil:
+    engine.keys[keyspace] += keys
+
+cdef inline int insert_word(Engine engine, uint32_t page, uint64_t word, uint32_t length, uint8_t keyspace) except -1 nogil:
+    # Nothing has changed when there is no memory for it.
+    engine.keydir.insert(page, word)
+    account(engine, page, word, length)
+    count(engine, page, keyspace, 1)
+    return 0
+
+cdef inline void replace_word(Engine engine, uint32_t page, uint32_t at, uint64_t word, uint32_t length,
+                              uint32_t old_length) noexcept nogil:
+    cdef uint64_t* place = engine.keydir.pages[page].words + at
+    account(engine, page, place[0], -<int64_t>old_length)
+    account(engine, page, word, length)
+    place[0] = word
+
+cdef inline void remove_word(Engine engine, uint32_t page, uint32_t at, uint32_t length, uint8_t keyspace) noexcept nogil:
+    account(engine, page, engine.keydir.pages[page].words[at], -<int64_t>length)
+    count(engine, page, keyspace, -1)
+    engine.keydir.remove_at(page, at)
+
+cdef inline void blank_word(Engine engine, uint32_t page, uint32_t at, uint32_t length, uint8_t keyspace) noexcept nogil:
+    # For many words of a page at once: it must be put in order with KeyDir.close_gaps before it is used again.
+    account(engine, page, engine.keydir.pages[page].words[at], -<int64_t>length)
+    count(engine, page, keyspace, -1)
+    engine.keydir.pages[page].words[at] = 0
+
+cdef inline void forget_words(Engine engine) noexcept nogil:
+    # All of them, and the memory they stood in.
+    cdef uint32_t i
+    engine.keydir.reset()
+    for i in range(SLOTS):
+        engine.segments[i].live_bytes = 0
+    for i in range(256):
+        engine.keys[i] = 0

@@ -250,23 +250,19 @@ cdef class Engine:
     def rollback(self):
         """Undo everything since the last commit, and return there in the batch; the LSNs were never seen and are free again."""
         cdef Undo* u
-        cdef Page* page
+        cdef uint32_t page
         cdef int64_t i, at
         for i in range(<int64_t>(self.undo.size // sizeof(Undo)) - 1, -1, -1):
             u = &(<Undo*>self.undo.data)[i]
-            if u.new_word:
-                at = self.keydir.find_word(page_of(u.hash), u.new_word)
-                self.segments[word_slot(u.new_word)].live_bytes -= u.new_bytes
-                if u.old_word:
-                    self.keydir.pages[page_of(u.hash)].words[at] = u.old_word
-                else:
-                    self.keydir.remove_at(page_of(u.hash), at)
-                    self.keys[u.keyspace] -= 1
-            else:
-                self.keydir.insert(page_of(u.hash), u.old_word)
-                self.keys[u.keyspace] += 1
+            page = page_of(u.hash)
+            if u.new_word == 0:
+                insert_word(self, page, u.old_word, u.old_bytes, u.keyspace)
+                continue
+            at = self.keydir.find_word(page, u.new_word)
             if u.old_word:
-                self.segments[word_slot(u.old_word)].live_bytes += u.old_bytes
+                replace_word(self, page, at, u.old_word, u.old_bytes, u.new_bytes)
+            else:
+                remove_word(self, page, at, u.new_bytes, u.keyspace)
         self.segments[self.active].record_bytes -= self.tail - self.written
         self.segments[self.active].end = self.tail = self.written
         self.staging.size = self.undo.size = 0
@@ -330,23 +326,15 @@ cdef class Engine:
         self._append(KIND_CLEAR, keyspace, NULL, 0, NULL, 0)
         return True
 
-    def forget(self, uint8_t keyspace, bint is_alone):
-        """The keys of a keyspace are gone, by a record that was written; the caller removes the words unless `is_alone`.
+    def forget_all(self):
+        """Empty the KeyDir and give its memory back: every key was in the keyspace that is cleared."""
+        forget_words(self)
 
-        Args:
-            is_alone: no other keyspace has keys: the whole KeyDir is given up.
-        Returns: keys removed.
-        """
-        cdef int64_t removed = self.keys[keyspace]
-        cdef int i
-        if is_alone:
-            self.keydir.reset()
-            for i in range(SLOTS):
-                self.segments[i].live_bytes = 0
+    def cleared(self, uint8_t keyspace):
+        """A clear record was written, and the words of its keyspace were removed, except those whose records are damaged."""
         self.keys[keyspace] = 0
         # Until the clear record is durable, it may be why any key is absent.
         memset(self.fresh[0], 0xFF, sizeof(self.fresh[0]))
-        return removed
 
     # ---- the common operations ----
 
@@ -522,16 +510,13 @@ cdef class Engine:
             undo[0] = Undo(op.hash, f.word, word, <uint32_t>old_bytes, <uint32_t>size, op.keyspace)
             self._append(KIND_PUT | FLAG_HIDES | (f.header.kind & FLAG_COLLIDES), op.keyspace, key, op.key_length,
                          key + op.key_length, op.value_length)
-            self.keydir.pages[f.page].words[f.at] = word
-            self.segments[word_slot(f.word)].live_bytes -= old_bytes
+            replace_word(self, f.page, f.at, word, <uint32_t>size, <uint32_t>old_bytes)
         else:
             undo[0] = Undo(op.hash, 0, word, 0, <uint32_t>size, op.keyspace)
-            self.keydir.insert(f.page, word)
+            insert_word(self, f.page, word, <uint32_t>size, op.keyspace)
             self._append(KIND_PUT | (FLAG_COLLIDES if f.collides or found == UNKNOWN else 0), op.keyspace, key,
                          op.key_length, key + op.key_length, op.value_length)
-            self.keys[op.keyspace] += 1
         self.undo.size += sizeof(Undo)
-        self.segments[self.active].live_bytes += size
         self.sets += 1
         return self._reply(&self.parked if self.parks else &self.replies, i, DONE, NULL, 0)
 
@@ -553,9 +538,7 @@ cdef class Engine:
             self.undo.size += sizeof(Undo)
             self._append(KIND_TOMBSTONE | FLAG_HIDES | (f.header.kind & FLAG_COLLIDES), op.keyspace, key, op.key_length,
                          NULL, 0)
-            self.keydir.remove_at(f.page, f.at)
-            self.segments[word_slot(f.word)].live_bytes -= old_bytes
-            self.keys[op.keyspace] -= 1
+            remove_word(self, f.page, f.at, <uint32_t>old_bytes, op.keyspace)
         else:
             # It may stand in a record that nobody can read: the tombstone makes sure that it never comes back.
             self._append(KIND_TOMBSTONE | FLAG_HIDES | FLAG_COLLIDES, op.keyspace, key, op.key_length, NULL, 0)

@@ -10,7 +10,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memset
 
-from kio.segments._engine cimport Buffer, Engine, reserve
+from kio.segments._engine cimport Buffer, Engine, blank_word, reserve
 from kio.segments._format cimport Record, key_offset, record_bytes
 from kio.segments._keydir cimport PAGES, TAG_BITS, Page, first_of, word_offset, word_slot, word_tag
 from kio.segments._native cimport kio_guarded_copy, kio_guarded_header, kio_guarded_read, kio_prefetch, setup
@@ -173,8 +173,7 @@ cdef void _remove_keyspace(Engine engine, uint8_t keyspace) noexcept nogil:
                 continue
             record = engine.address(page.words[at], &room)
             if kio_guarded_header(&header, record, room) == 1 and header.keyspace == keyspace:
-                engine.segments[word_slot(page.words[at])].live_bytes -= record_bytes(&header)
-                page.words[at] = 0
+                blank_word(engine, p, at, <uint32_t>record_bytes(&header), keyspace)
                 removed += 1
         if removed:
             engine.keydir.close_gaps(p, removed)

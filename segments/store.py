@@ -268,10 +268,13 @@ class Store:
                 raise self._why_not()
         if not self._write_staged():
             raise self._why_not()
-        is_alone = engine.count_keys(keyspace) == engine.count_keys()
-        if not is_alone:
+        removed = engine.count_keys(keyspace)
+        if removed == engine.count_keys():
+            engine.forget_all()
+        else:
             _scan.remove_keyspace(engine, keyspace)
-        engine.reply(opbatch.NUMBER, _I64.pack(engine.forget(keyspace, is_alone)))
+        engine.cleared(keyspace)
+        engine.reply(opbatch.NUMBER, _I64.pack(removed))
         # It cannot be undone: a later write of the batch that fails returns to here.
         engine.wrote()
 
