@@ -20,6 +20,7 @@ from typing import Final, Protocol
 from kio.bench.keys import key_of, key_template
 from kio.bench.plan import INCR, KINDS, Plan
 from kio.bench.sizes import parse_sizes
+from kio.errors import KioError
 
 #: Outcomes of a command, one byte each.
 OK: Final = 0
@@ -37,7 +38,10 @@ Shape = Callable[[int, int, list[int], list[bytes]], list[bytes | None]]
 
 
 class Tally:
-    """What replies said beside their outcome, of all connections together. Counts are operations."""
+    """What replies said beside their outcome, of all connections together. Counts are operations.
+
+    It is told when a reply is whole, together with its outcome: a reply that is cut off counts nowhere.
+    """
 
     __slots__ = ("errors", "failed", "missing")
 
@@ -55,13 +59,12 @@ class Tally:
 class Replies(Protocol):
     """The replies of one connection."""
 
-    def take(self, data: bytes) -> bytes:
-        """One outcome (OK or FAILED) for each command whose reply `data` completes, in order.
+    #: What is wrong with the stream: bytes that are not this protocol, or what the other side says about the whole
+    #: connection. Nothing more can be taken then; what came before it was.
+    error: KioError | None
 
-        Raises:
-            ProtocolError: when the bytes are not this protocol; the connection is of no use any more.
-            KioError: what the other side says is wrong with the whole connection.
-        """
+    def take(self, data: bytes) -> bytes:
+        """One outcome (OK or FAILED) for each command whose reply `data` completes, in order."""
 
 
 class Greeting(Protocol):

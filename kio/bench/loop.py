@@ -238,23 +238,43 @@ class Loop:
             if not data:
                 raise ConnectionLost("the server closed it")
             outcomes = connection.replies.take(data)
-            count = len(outcomes)
-            at = 0
-            while at < count:
-                if not connection.waiting:
-                    raise ProtocolError("more replies than commands")
-                slot = connection.waiting[0]
-                taken = min(count - at, slot.left)
-                self._note(slot, outcomes[at : at + taken], now)
-                at += taken
-                slot.left -= taken
-                if not slot.left:
-                    connection.waiting.popleft()
-                    self._finish(slot, now)
+            # All of them first: what is sent from here on cannot have been answered already.
+            finished = self._answer(connection, outcomes, now)
         except BlockingIOError:
             return
         except (OSError, KioError) as error:
             self._lose(connection, error)
+            return
+        for slot in finished:
+            if connection.is_up:
+                self._finish(slot, now)
+            else:
+                self._give_up(slot, "ConnectionLost", now)
+
+    def _answer(self, connection: Connection, outcomes: bytes, now: int) -> list[Slot]:
+        """Give the next requests of a connection their outcomes; those that are answered now."""
+        waiting = connection.waiting
+        finished: list[Slot] = []
+        count = len(outcomes)
+        at = 0
+        while at < count and waiting:
+            slot = waiting[0]
+            taken = min(count - at, slot.left)
+            self._note(slot, outcomes[at : at + taken], now)
+            at += taken
+            slot.left -= taken
+            if not slot.left:
+                finished.append(waiting.popleft())
+        error = connection.replies.error
+        if at < count:
+            # Nobody asked for them, but the tally has those that were errors.
+            self._ended += outcomes.count(FAILED, at) * self._plan.batch
+            error = ProtocolError("more replies than commands")
+        if error is not None:
+            for slot in finished:
+                self._give_up(slot, _code(error), now)
+            raise error
+        return finished
 
     def _note(self, slot: Slot, outcomes: bytes, now: int) -> None:
         """Write down the outcomes of the next commands of a request."""
@@ -323,22 +343,22 @@ class Loop:
         if not connection.is_up:
             return
         now = time.monotonic_ns()
-        code = "ProtocolError" if isinstance(error, ProtocolError) else "ConnectionLost"
         for slot in self._fleet.lose(connection, error, now):
-            self._give_up(slot, code, now)
+            self._give_up(slot, _code(error), now)
         free = [slot for slot in self._free if slot.connection is not connection]
         self._free.clear()
         self._free.extend(free)
 
     def _give_up(self, slot: Slot, code: str, now: int) -> None:
-        """A request will get no further answer."""
-        commands = slot.left + len(slot.follow)
-        operations = commands * self._plan.batch
-        slot.follow, slot.kinds, slot.left = [], b"", 0
-        self._tally.fail(code, operations)
-        self._ended += operations
+        """A request will get no further answer; it may have had all of them."""
         self._outstanding -= 1
-        self._corrected((now - slot.due_ns + 500) // 1000, commands)
+        commands = slot.left + len(slot.follow)
+        slot.follow, slot.kinds, slot.left = [], b"", 0
+        if commands:
+            operations = commands * self._plan.batch
+            self._tally.fail(code, operations)
+            self._ended += operations
+            self._corrected((now - slot.due_ns + 500) // 1000, commands)
 
     def _tick(self, now: int) -> None:
         """Write the counters; look at whatever needs no precision."""
@@ -385,3 +405,8 @@ class Loop:
                 self._ledger.operations_unsent = operations
         self._write_counters(now)
         self._ledger.finished_ns = now
+
+
+def _code(error: OSError | KioError) -> str:
+    """As what the operations count that were outstanding when a connection ended so."""
+    return "ProtocolError" if isinstance(error, ProtocolError) else "ConnectionLost"

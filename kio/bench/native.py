@@ -66,18 +66,22 @@ class NativeShape:
 class NativeReplies:
     """The replies of one connection. Between two calls of `take` it holds the part of one frame that has come."""
 
-    __slots__ = ("_batch", "_is_batch", "_missing_bytes", "_parts", "_tally")
+    __slots__ = ("_batch", "_done", "_is_batch", "_missing_bytes", "_parts", "_tally", "error")
 
     def __init__(self, tally: Tally, batch: int) -> None:
         self._tally = tally
         self._batch = batch
         self._is_batch = batch > 1
+        self.error: KioError | None = None
+        #: Replies that are done in this call of `take`.
+        self._done = 0
         self._parts: list[bytes] = []
         #: At least so many bytes must come until the frame in `_parts` can be looked at again.
         self._missing_bytes = 0
 
     def take(self, data: bytes) -> bytes:
         """See frames.Replies."""
+        self._done = 0
         if self._parts:
             self._parts.append(data)
             self._missing_bytes -= len(data)
@@ -85,31 +89,36 @@ class NativeReplies:
                 return b""
             data = b"".join(self._parts)
             self._parts.clear()
-        done = 0
         failed: list[int] = []
+        try:
+            self._walk(data, failed)
+        except KioError as error:
+            self.error = error
+        if not failed:
+            return bytes(self._done)
+        outcomes = bytearray(self._done)
+        for place in failed:
+            outcomes[place] = FAILED
+        return bytes(outcomes)
+
+    def _walk(self, data: bytes, failed: list[int]) -> None:
         at = 0
         end = len(data)
         while at < end:
             if end - at < wire.LENGTH.size:
                 self._keep(data[at:], wire.LENGTH.size)
-                break
+                return
             (length,) = wire.LENGTH.unpack_from(data, at)
             body = at + wire.LENGTH.size
             if not 3 <= length <= REPLY_BYTES_MAX:
                 raise ProtocolError(f"this is no reply of kio: {data[at : at + 40]!r}")
             if body + length > end:
                 self._keep(data[at:], wire.LENGTH.size + length)
-                break
+                return
             at = body + length
             if not self._is_plain(data, body, length) and self._is_failure(data[body:at]):
-                failed.append(done)
-            done += 1
-        if not failed:
-            return bytes(done)
-        outcomes = bytearray(done)
-        for place in failed:
-            outcomes[place] = FAILED
-        return bytes(outcomes)
+                failed.append(self._done)
+            self._done += 1
 
     def _keep(self, part: bytes, needed: int) -> None:
         self._parts.append(part)

@@ -10,13 +10,15 @@ from typing import Final
 
 from kio.bench.frames import COUNTER_SUFFIX, FAILED, Tally
 from kio.bench.plan import DELETE, EXPIRE, INCR, READ, RMW, Plan
-from kio.errors import ConfigError, ConnectionLost, ProtocolError
+from kio.errors import ConfigError, ConnectionLost, KioError, ProtocolError
 
 CRLF: Final = b"\r\n"
 #: A reply's line that is longer than this without an end is no reply.
 LINE_BYTES_MAX: Final = 64 << 10
 #: A bulk string or an array that announces more than this is no reply of a server that was asked for little.
 COUNT_MAX: Final = 1 << 30
+#: An error's code, the first word of its message, is cut at this length.
+CODE_CHARACTERS_MAX: Final = 40
 #: How a frame of kio's own protocol begins when it answers something that is no frame: short, so two bytes of 0.
 _KIO_BEGINS: Final = b"\0\0"
 _TYPES: Final = b"+-:$*"
@@ -67,122 +69,153 @@ class RespShape:
 class RespReplies:
     """The replies of one connection. Between two calls of `take` it holds part of a line at most, never a value."""
 
-    __slots__ = ("_batch", "_head", "_open", "_rest", "_run", "_skip", "_tally")
+    __slots__ = (
+        "_batch",
+        "_codes",
+        "_done",
+        "_failed",
+        "_head",
+        "_nils",
+        "_open",
+        "_rest",
+        "_run",
+        "_skip",
+        "_tally",
+        "error",
+    )
 
     def __init__(self, tally: Tally, batch: int) -> None:
         self._tally = tally
         self._batch = batch
+        self.error: KioError | None = None
         self._rest = b""
         #: Bytes of a value, its CRLF included, that are still to come.
         self._skip = 0
         #: Elements of arrays that are still to come; 0 between two replies.
         self._open = 0
+        #: Of this call of `take`: replies that are done, and which of them have failed.
+        self._done = 0
+        self._failed: list[int] = []
+        #: Errors and nils among the elements so far.
+        self._codes: list[str] = []
+        self._nils = 0
         #: The header of the last value that was a reply by itself, and the bytes of that reply.
         self._head = b"$0\r\n"
         self._run = len(self._head) + len(CRLF)
 
     def take(self, data: bytes) -> bytes:
         """See frames.Replies."""
+        self._done = 0
+        try:
+            self._walk(data)
+        except ProtocolError as error:
+            self.error = error
+        if not self._failed:
+            return bytes(self._done)
+        outcomes = bytearray(self._done)
+        for place in self._failed:
+            outcomes[place] = FAILED
+        self._failed.clear()
+        return bytes(outcomes)
+
+    def _walk(self, data: bytes) -> None:
         if self._rest:
             data = self._rest + data
             self._rest = b""
+        end = len(data)
         at = 0
-        done = 0
         if self._skip:
-            at = min(self._skip, len(data))
+            at = min(self._skip, end)
             self._skip -= at
             if self._skip:
-                return b""
+                return
             if not CRLF.endswith(data[max(0, at - 2) : at]):
-                raise ProtocolError("a reply's value does not end where it should")
-            done = self._close_one()
-        return self._walk(data, at, done)
-
-    def _close_one(self) -> int:
-        """One element has come: 1 when it completes a reply."""
-        if self._open:
-            self._open -= 1
-        return 0 if self._open else 1
-
-    def _walk(self, data: bytes, at: int, done: int) -> bytes:
-        """The outcomes of what stands in `data` from `at` on, after the `done` that are known to be OK."""
-        failed: list[int] = []
-        end = len(data)
-        head, run = self._head, self._run
+                raise _unended()
+            self._close_one()
         while at < end:
             if not self._open:
                 # A run of values of one size, the common case: two looks each.
+                head, run = self._head, self._run
+                first = at
                 while data.startswith(head, at) and data.startswith(CRLF, at + run - 2):
                     at += run
-                    done += 1
-                if at >= end:
-                    break
+                if at != first:
+                    self._done += (at - first) // run
+                    continue
             line_end = data.find(CRLF, at)
             if line_end < 0:
                 if end - at > LINE_BYTES_MAX or data[at] not in _TYPES:
                     raise _garbage(data[at:])
                 self._rest = data[at:]
-                break
-            kind = data[at]
-            after = line_end + 2
-            if kind == _BULK:
-                after = self._value_end(data, at, line_end)
-                if not self._open and line_end + 2 < after <= end:
-                    head, run = self._head, self._run = data[at : line_end + 2], after - at
-            elif kind == _ERROR:
-                self._fail(data[at + 1 : line_end], failed, done)
-            elif kind == _ARRAY:
-                count = self._count(data, at, line_end)
-                if count > 0:
-                    # Its elements take its place; within another array it was one element itself.
-                    self._open += count - 1 if self._open else count
-                    at = after
-                    continue
-                self._tally.missing -= count * (1 if self._open else self._batch)
-            elif kind not in _TYPES:
-                raise _garbage(data[at:])
-            at = after
+                return
+            at = self._element(data, at, line_end)
             if at > end:
                 self._skip = at - end
-                break
-            done += self._close_one()
-        if not failed:
-            return bytes(done)
-        outcomes = bytearray(done)
-        for place in failed:
-            outcomes[place] = FAILED
-        return bytes(outcomes)
+            else:
+                self._close_one()
+
+    def _element(self, data: bytes, at: int, line_end: int) -> int:
+        """Look at the element whose first line stands from `at` to `line_end`.
+
+        Returns:
+            Where it ends, past the end of `data` where it is not whole.
+        """
+        kind = data[at]
+        after = line_end + len(CRLF)
+        if kind == _BULK:
+            return self._value_end(data, at, line_end)
+        if kind == _ERROR:
+            code = data[at + 1 : line_end].partition(b" ")[0].decode("ascii", "replace")[:CODE_CHARACTERS_MAX] or "ERR"
+            if self._open:
+                self._codes.append(code)
+            else:
+                self._tally.fail(code, self._batch)
+                self._failed.append(self._done)
+        elif kind == _ARRAY:
+            count = _count(data, at, line_end)
+            if count > 0:
+                # Its elements take its place: within another array it is one itself. One more, which closes now.
+                self._open += count + (0 if self._open else 1)
+            elif count < 0:
+                self._nil(self._batch)
+        elif kind not in _TYPES:
+            raise _garbage(data[at:])
+        return after
+
+    def _close_one(self) -> None:
+        """An element has come; it may complete a reply."""
+        if self._open:
+            self._open -= 1
+            if self._open:
+                return
+            self._tally.missing += self._nils
+            self._nils = 0
+            for code in self._codes:
+                self._tally.fail(code, 1)
+            self._codes.clear()
+        self._done += 1
+
+    def _nil(self, keys: int) -> None:
+        """Nothing was found, for `keys` keys where it is the whole reply."""
+        if self._open:
+            self._nils += 1
+        else:
+            self._tally.missing += keys
 
     def _value_end(self, data: bytes, at: int, line_end: int) -> int:
         """Where the value whose header stands at `at` ends, which may be past what has come."""
-        count = self._count(data, at, line_end)
-        after = line_end + 2
+        count = _count(data, at, line_end)
+        start = line_end + len(CRLF)
         if count < 0:
-            self._tally.missing += 1
-            return after
-        after += count + 2
-        if after <= len(data) and not data.startswith(CRLF, after - 2):
-            raise ProtocolError("a reply's value does not end where it should")
+            self._nil(1)
+            return start
+        after = start + count + len(CRLF)
+        if after <= len(data):
+            if not data.startswith(CRLF, after - 2):
+                raise _unended()
+            if not self._open:
+                self._head, self._run = data[at:start], after - at
         return after
-
-    @staticmethod
-    def _count(data: bytes, at: int, line_end: int) -> int:
-        """The number in a header: -1 is nil."""
-        try:
-            count = int(data[at + 1 : line_end])
-        except ValueError:
-            raise _garbage(data[at:]) from None
-        if not -1 <= count <= COUNT_MAX:
-            raise _garbage(data[at:])
-        return count
-
-    def _fail(self, text: bytes, failed: list[int], done: int) -> None:
-        code = text.partition(b" ")[0].decode("ascii", "replace")[:40] or "ERR"
-        if self._open:
-            self._tally.fail(code, 1)
-        else:
-            self._tally.fail(code, self._batch)
-            failed.append(done)
 
 
 class RespGreeting:
@@ -230,6 +263,21 @@ class RespGreeting:
         if "max number of clients" in text:
             return ConnectionLost(f"{self._where} takes no more connections: {text}")
         return ConfigError(f"{self._where} refused the connection: {text}")
+
+
+def _count(data: bytes, at: int, line_end: int) -> int:
+    """The number in a header: -1 is nil."""
+    try:
+        count = int(data[at + 1 : line_end])
+    except ValueError:
+        raise _garbage(data[at:]) from None
+    if not -1 <= count <= COUNT_MAX:
+        raise _garbage(data[at:])
+    return count
+
+
+def _unended() -> ProtocolError:
+    return ProtocolError("a reply's value does not end where it should")
 
 
 def _garbage(data: bytes) -> ProtocolError:

@@ -55,7 +55,7 @@ def test_every_kind_of_operation_is_the_frame_it_should_be(key_bytes: str, value
 
 
 @pytest.mark.parametrize("value_bytes", ["5", "5-9"])
-@pytest.mark.parametrize("batch", [3, 20, 70000])
+@pytest.mark.parametrize("batch", [3, 20, 33_000])
 def test_a_batch_is_one_frame_with_all_its_keys(value_bytes: str, batch: int) -> None:
     plan, encode = encoder(value_bytes=value_bytes, batch=batch, pipeline=2)
     kinds = bytes([READ] * batch + [UPDATE] * batch)
@@ -108,7 +108,12 @@ MANY: list[tuple[bytes, bytes, int, dict[str, int]]] = [
 def parsed(pieces: list[bytes], batch: int = 1) -> tuple[bytes, Tally]:
     tally = Tally()
     replies = NativeReplies(tally, batch)
-    return b"".join(replies.take(piece) for piece in pieces if piece), tally
+    outcomes = b""
+    for piece in pieces:
+        outcomes += replies.take(piece) if piece else b""
+        if replies.error is not None:
+            raise replies.error
+    return outcomes, tally
 
 
 @pytest.mark.parametrize(("batch", "replies"), [(1, SINGLE), (4, MANY)])
@@ -182,3 +187,11 @@ def test_a_greeting_is_over_when_the_hello_is_answered() -> None:
 def test_a_greeting_that_goes_wrong_says_what_is_wrong(answer: bytes, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         NativeGreeting("host:1").take(answer)
+
+
+def test_what_came_before_garbage_counts() -> None:
+    tally = Tally()
+    replies = NativeReplies(tally, 1)
+    assert replies.take(frame(1, 0, True) + frame(2, 33, "full", False) + b"HTTP/1.1") == b"\0\1"
+    assert isinstance(replies.error, ProtocolError)
+    assert tally.errors == {"Overloaded": 1}

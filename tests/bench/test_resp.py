@@ -110,7 +110,12 @@ REPLIES: list[tuple[bytes, bytes, int, dict[str, int]]] = [
 def parsed(pieces: list[bytes], batch: int = 1) -> tuple[bytes, Tally]:
     tally = Tally()
     replies = RespReplies(tally, batch)
-    return b"".join(replies.take(piece) for piece in pieces), tally
+    outcomes = b""
+    for piece in pieces:
+        outcomes += replies.take(piece) if piece else b""
+        if replies.error is not None:
+            raise replies.error
+    return outcomes, tally
 
 
 @pytest.mark.parametrize("reply", REPLIES, ids=lambda reply: repr(reply[0]))
@@ -218,3 +223,12 @@ def test_a_greeting_is_over_when_every_command_of_it_was_answered() -> None:
 def test_a_greeting_that_goes_wrong_says_what_is_wrong(answer: bytes, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         greeting().take(answer)
+
+
+def test_what_came_before_garbage_counts_and_what_was_cut_off_by_it_does_not() -> None:
+    tally = Tally()
+    replies = RespReplies(tally, 3)
+    assert replies.take(b"+OK\r\n-OOM full\r\n*3\r\n$-1\r\n-ERR x\r\nHTTP/1.1\r\n") == b"\0\1"
+    assert isinstance(replies.error, ProtocolError)
+    assert tally.errors == {"OOM": 3}
+    assert (tally.failed, tally.missing) == (3, 0)
