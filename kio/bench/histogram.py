@@ -1,8 +1,8 @@
 """A histogram of latencies: 1 us to 60 s, three significant digits, in memory that another process may share.
 
-    +------------------------- SLOTS -------------------------+-- EXTRA --------------------+
-    | how many latencies fell into slot 0, slot 1, ...        | count | max_us | over_range |    64-bit words
-    +---------------------------------------------------------+-----------------------------+
+    +--------------------------------------------------+--------+------------+
+    | how many latencies fell into slot 0, slot 1, ... | max_us | over_range |    64-bit words
+    +--------------------------------------------------+--------+------------+
 
 Below 2,048 us every microsecond has a slot; above, each doubling of the latency has 1,024 slots, so that a slot is
 never wider than a thousandth of what stands in it. Merging adds slot to slot and loses nothing: percentiles of the
@@ -45,11 +45,9 @@ def lowest(slot: int) -> int:
 
 
 SLOTS: Final = index(US_MAX) + 1
-_COUNT: Final = SLOTS
-_MAX_US: Final = SLOTS + 1
-_OVER_RANGE: Final = SLOTS + 2
-EXTRA: Final = 3
-WORDS: Final = SLOTS + EXTRA
+_MAX_US: Final = SLOTS
+_OVER_RANGE: Final = SLOTS + 1
+WORDS: Final = SLOTS + 2
 #: What a histogram in shared memory needs.
 SIZE_BYTES: Final = WORDS * 8
 
@@ -59,7 +57,7 @@ assert lowest(SLOTS - 1) <= US_MAX
 
 
 class Histogram:
-    """Latencies in microseconds. One writer at a time; a reader beside it may see the last few half counted."""
+    """Latencies in microseconds. One writer; who reads beside it may see a latency before it is the maximum."""
 
     __slots__ = ("_words",)
 
@@ -80,7 +78,6 @@ class Histogram:
         else:
             words[SLOTS - 1] += n
             words[_OVER_RANGE] += n
-        words[_COUNT] += n
         if us > words[_MAX_US]:
             words[_MAX_US] = us
 
@@ -89,14 +86,13 @@ class Histogram:
         mine, theirs = self._words, other._words
         for slot, n in other._filled():
             mine[slot] += n
-        mine[_COUNT] += theirs[_COUNT]
         mine[_OVER_RANGE] += theirs[_OVER_RANGE]
         mine[_MAX_US] = max(mine[_MAX_US], theirs[_MAX_US])
 
     @property
     def count(self) -> int:
-        """Latencies recorded."""
-        return self._words[_COUNT]
+        """Latencies recorded. Cost: it adds up the slots, so that recording need not."""
+        return sum(self._words[:SLOTS])
 
     @property
     def max_us(self) -> int:
@@ -114,8 +110,11 @@ class Histogram:
 
     def mean(self) -> float:
         """The mean, to the precision of the slots; 0 while there is none."""
-        total = sum(n * (lowest(slot) + self._highest(slot)) for slot, n in self._filled())
-        return total / 2 / self.count if self.count else 0.0
+        count = total = 0
+        for slot, n in self._filled():
+            count += n
+            total += n * (lowest(slot) + self._highest(slot))
+        return total / 2 / count if count else 0.0
 
     def summary(self) -> dict[str, float]:
         """What a report shows: p50, p90, p99, p999 and max as whole microseconds, and the mean."""
@@ -126,21 +125,8 @@ class Histogram:
         """The slots that are not empty, as [their shortest latency, their count]."""
         return [[lowest(slot), n] for slot, n in self._filled()]
 
-    @classmethod
-    def from_sparse(cls, pairs: Iterable[Iterable[int]], max_us: int | None = None) -> Histogram:
-        """The histogram that `sparse` described; its longest latency is one of the last slot's unless it is given."""
-        made = cls()
-        last = 0
-        for us, n in pairs:
-            made.record(us, n)
-            last = max(last, us)
-        if made.count:
-            made._words[_MAX_US] = lowest(index(min(last, US_MAX)) + 1) - 1 if max_us is None else max_us
-        return made
-
     def _percentiles(self, wanted: Iterable[float]) -> list[int]:
         so_far = list(accumulate(self._words[:SLOTS]))
-        # Not `count`: while a run goes on it may differ by the latency that is being recorded.
         total = so_far[-1]
         if not total:
             return [0 for _ in wanted]

@@ -20,21 +20,21 @@ from kio.limits import KEY_BYTES_MAX
 
 #: Inserts a second of one process that a closed loop can never reach; how many ids it needs is not known before.
 CLOSED_LOOP_RATE_MAX: Final = 1_000_000
+#: The load phase ends with a whole request, and so may write a few records more than the plan has.
+LOAD_SURPLUS_MAX: Final = 1000
 _FORBIDDEN: Final = "\r\n*"
 _64_BITS: Final = (1 << 64) - 1
 
 
 def ids_max(plan: Plan) -> int:
-    """The plan uses ids below this one."""
-    if not plan.mix.get("insert"):
-        return plan.records
-    if plan.count:
-        operations = plan.count
-    else:
+    """The plan, its load phase included, uses ids below this one."""
+    inserts = 0
+    if plan.mix.get("insert"):
         rate = plan.rate if plan.is_open_loop else CLOSED_LOOP_RATE_MAX * plan.processes
-        operations = math.ceil(rate * plan.seconds)
-    # Each process rounds up to whole requests, and one may insert more than another.
-    return plan.records + operations + plan.processes * plan.operations_per_request
+        requests = math.ceil((plan.count or rate * plan.seconds) / plan.operations_per_request)
+        # Whole requests, as many for each process, and each insert of one takes a place from the others too.
+        inserts = math.ceil(requests / plan.processes) * plan.operations_per_request * plan.processes
+    return plan.records + max(inserts, LOAD_SURPLUS_MAX)
 
 
 def key_template(plan: Plan) -> bytes | None:
@@ -48,7 +48,7 @@ def key_template(plan: Plan) -> bytes | None:
         if character in plan.prefix:
             raise ConfigError(f"a key's prefix holds no {character!r}: {plan.prefix!r}")
     prefix = plan.prefix.encode()
-    needed = len(prefix) + len(str(max(0, ids_max(plan) - 1)))
+    needed = len(prefix) + len(str(ids_max(plan) - 1))
     if sizes.bytes_min < needed:
         raise ConfigError(
             f'keys of {sizes.bytes_min} bytes do not hold prefix "{plan.prefix}" and ids up to {ids_max(plan) - 1}; '

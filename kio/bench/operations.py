@@ -15,7 +15,7 @@ from kio.bench.choosers import parse_chooser
 from kio.bench.plan import INSERT, KINDS, Plan
 from kio.bench.sizes import parse_sizes
 
-#: Operations drawn at once: so few that a draw in the middle of a run (0.3 ms) makes no request late.
+#: Operations drawn at once: so few that a draw in the middle of a run takes well under a millisecond.
 BLOCK: Final = 512
 _INSERT: Final = bytes([INSERT])
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from kio.bench.keys import ids_max, key_of, key_template
+from kio.bench.keys import LOAD_SURPLUS_MAX, ids_max, key_of, key_template
+from kio.bench.operations import Operations
 from kio.bench.plan import Plan
 from kio.errors import ConfigError
 
@@ -48,11 +49,12 @@ def test_a_template_stands_for_keys_of_fixed_length_only() -> None:
     assert key_template(replace(PLAN, key_bytes="10-20")) is None
 
 
-@pytest.mark.parametrize("key_bytes", ["8", "8-20", "64:1,8:1"])
+@pytest.mark.parametrize("key_bytes", ["9", "9-20", "64:1,9:1"])
 def test_keys_too_short_for_the_highest_id_are_refused_with_the_least_that_fits(key_bytes: str) -> None:
-    with pytest.raises(ConfigError, match="at least --key-bytes 9"):
-        key_of(replace(PLAN, key_bytes=key_bytes))
-    assert key_of(replace(PLAN, key_bytes="9"))(999) == b"bench:999"
+    full = replace(PLAN, records=10_000 - LOAD_SURPLUS_MAX)
+    with pytest.raises(ConfigError, match="ids up to 9999; say at least --key-bytes 10"):
+        key_of(replace(full, key_bytes=key_bytes))
+    assert key_of(replace(full, key_bytes="10"))(9999) == b"bench:9999"
 
 
 def test_keys_longer_than_a_key_may_be_are_refused() -> None:
@@ -67,8 +69,20 @@ def test_a_prefix_that_looks_like_framing_is_refused(prefix: str) -> None:
 
 
 def test_ids_leave_room_for_every_insert() -> None:
-    assert ids_max(PLAN) == 1000
-    inserting = replace(PLAN, mix={"read": 0.5, "insert": 0.5})
-    assert ids_max(replace(inserting, rate=100, seconds=10)) >= 2000
-    assert ids_max(replace(inserting, count=5000, processes=3, pipeline=7)) >= 6000 + 3 * 7
-    assert ids_max(replace(inserting, rate=0, seconds=10)) > 3_000_000
+    plan = replace(PLAN, mix={"insert": 1.0}, processes=3, pipeline=7, rate=100, seconds=50)
+    for changed in (plan, replace(plan, count=5000), replace(plan, rate=0.0, count=5000)):
+        # 715 requests: 239 for the process that has most.
+        highest = max(max(Operations(changed, process).take(239 * 7)[1]) for process in range(3))
+        assert highest < ids_max(changed) < highest + 100
+
+
+@pytest.mark.parametrize("records", [1, 950, 8_999, 9_001, 99_950])
+def test_ids_leave_room_for_what_the_load_phase_writes_too_much(records: int) -> None:
+    plan = replace(PLAN, records=records)
+    requests = -(-records // 100)
+    load = replace(plan, records=0, mix={"insert": 1.0}, rate=0.0, count=requests * 100, pipeline=100)
+    assert load.count <= ids_max(load) <= ids_max(plan)
+
+
+def test_a_closed_loop_leaves_room_for_more_inserts_than_any_generator_can_send() -> None:
+    assert ids_max(replace(PLAN, mix={"insert": 1.0}, rate=0.0, seconds=10)) >= 10_000_000
