@@ -18,7 +18,7 @@ from kio.bench.frames import Greeting, Tally
 from kio.bench.plan import Plan
 from kio.bench.targets import Target, connect
 from kio.client.options import reason
-from kio.errors import KioError
+from kio.errors import KioError, ProtocolError
 
 _RECEIVE_BYTES: Final = 64 << 10
 
@@ -145,3 +145,8 @@ class Connection:
 def why(error: OSError | KioError) -> str:
     """What became of a connection, for an event."""
     return str(error) if isinstance(error, KioError) else reason(error)
+
+
+def code_of(error: OSError | KioError) -> str:
+    """As what the operations count that were outstanding when a connection ended so."""
+    return "ProtocolError" if isinstance(error, ProtocolError) else "ConnectionLost"

@@ -25,7 +25,7 @@ from bisect import bisect_right
 from collections import deque
 from typing import Final
 
-from kio.bench.connection import Connection, Slot
+from kio.bench.connection import Connection, Slot, code_of
 from kio.bench.fleet import Fleet
 from kio.bench.frames import FAILED, Encoder, Tally
 from kio.bench.ledger import Ledger
@@ -37,6 +37,7 @@ from kio.errors import ConnectionLost, KioError, ProtocolError
 _RECEIVE_BYTES: Final = 64 << 10
 #: How often the ledger's counters are written, and whatever needs no precision is looked at.
 TICK_NS: Final = 50_000_000
+RAN_DRY: Final = "what was drawn beforehand is used up: from here on the generator draws as it goes, and is slower"
 _NEVER: Final = (1 << 63) - 1
 
 
@@ -90,6 +91,7 @@ class Loop:
         self._next_due_ns = _NEVER
 
         self._start_ns = 0
+        self._drain_ns = round(plan.drain_s * 1e9)
         #: When the closed loop ends, or the last request is due; when what is outstanding then is given up.
         self._end_ns = 0
         self._give_up_ns = _NEVER
@@ -118,10 +120,6 @@ class Loop:
             self._end_ns = _NEVER if self._plan.count else start_ns + round(self._plan.seconds * 1e9)
         self._turn_until_over()
         self._settle(time.monotonic_ns())
-
-    @property
-    def _drain_ns(self) -> int:
-        return round(self._plan.drain_s * 1e9)
 
     def _turn_until_over(self) -> None:
         clock, poll = time.monotonic_ns, self._epoll.poll
@@ -179,9 +177,7 @@ class Loop:
         supply.at = past = first + supply.step
         if past > supply.end:
             if not supply.ran_dry:
-                self._fleet.event(
-                    time.monotonic_ns(), "operations are drawn while the run goes on: the generator is slower"
-                )
+                self._fleet.event(time.monotonic_ns(), RAN_DRY)
             supply.draw()
             first, past = 0, supply.step
         kinds = supply.kinds[first:past]
@@ -198,22 +194,19 @@ class Loop:
         self._outstanding += 1
         self._sent += supply.step
         slot.sent_ns = sent_ns = time.monotonic_ns()
-        if self._is_open:
-            slot.due_ns = due_ns = self._next_due_ns
-            self._arrival = arrival = self._arrival + 1
-            if arrival < len(self._schedule):
-                self._next_due_ns = self._start_ns + self._schedule[arrival]
-            else:
-                self._next_due_ns = _NEVER
-            free_ns = slot.free_ns
-            self._lateness((sent_ns - (due_ns if due_ns > free_ns else free_ns) + 500) // 1000)
-        else:
+        if not self._is_open:
             slot.due_ns = sent_ns
             self._requests_left -= 1
             if not self._requests_left:
                 self._next_due_ns = _NEVER
                 self._give_up_ns = sent_ns + self._drain_ns
+            self._transmit(connection, data)
+            return
+        slot.due_ns = due_ns = self._next_due_ns
         self._transmit(connection, data)
+        self._arrival = arrival = self._arrival + 1
+        self._next_due_ns = self._start_ns + self._schedule[arrival] if arrival < len(self._schedule) else _NEVER
+        self._lateness((sent_ns - max(due_ns, slot.free_ns) + 500) // 1000)
 
     def _transmit(self, connection: Connection, data: bytes) -> None:
         assert connection.socket is not None
@@ -272,7 +265,7 @@ class Loop:
             error = ProtocolError("more replies than commands")
         if error is not None:
             for slot in finished:
-                self._give_up(slot, _code(error), now)
+                self._give_up(slot, code_of(error), now)
             raise error
         return finished
 
@@ -344,7 +337,7 @@ class Loop:
             return
         now = time.monotonic_ns()
         for slot in self._fleet.lose(connection, error, now):
-            self._give_up(slot, _code(error), now)
+            self._give_up(slot, code_of(error), now)
         free = [slot for slot in self._free if slot.connection is not connection]
         self._free.clear()
         self._free.extend(free)
@@ -405,8 +398,3 @@ class Loop:
                 self._ledger.operations_unsent = operations
         self._write_counters(now)
         self._ledger.finished_ns = now
-
-
-def _code(error: OSError | KioError) -> str:
-    """As what the operations count that were outstanding when a connection ended so."""
-    return "ProtocolError" if isinstance(error, ProtocolError) else "ConnectionLost"
