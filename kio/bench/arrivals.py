@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import random
 from array import array
+from collections.abc import Iterator
+from itertools import accumulate
 from typing import Final
 
 from kio.bench.plan import Plan
@@ -20,14 +22,20 @@ def schedule(plan: Plan, process: int) -> array[int]:
     """Nanoseconds after the start at which each request of this process is due, in order."""
     assert plan.is_open_loop
     gap_ns = plan.operations_per_request * _SECOND_NS / plan.rate
+    places = _places(plan, process)
     if plan.arrivals == "constant":
-        return array("q", [int(place * gap_ns) for place in _places(plan, process)])
+        return array("q", (int(place * gap_ns) for place in places))
     assert plan.arrivals == "poisson", plan.arrivals
-    # Given how many there are, the arrivals of a Poisson process are as many uniform moments, sorted. Summing up
-    # exponential gaps would be the same stream, but would end early or late and so miss the rate that was asked for.
-    moment = random.Random(f"{plan.seed} arrivals {process}").random  # noqa: S311
-    window_ns = _requests(plan) * gap_ns
-    return array("q", sorted([int(moment() * window_ns) for _ in _places(plan, process)]))
+    # As many exponential gaps as there are requests, and one to the end, scaled to fill the window: what a Poisson
+    # process looks like whose arrivals are counted. Unscaled, it would end early or late and so miss the rate.
+    scale = _requests(plan) * gap_ns / sum(_exponentials(plan, process, len(places) + 1))
+    return array("q", (int(at * scale) for at in accumulate(_exponentials(plan, process, len(places)))))
+
+
+def _exponentials(plan: Plan, process: int, count: int) -> Iterator[float]:
+    """The first `count` gaps of a process, of mean 1; drawn again rather than kept, as there may be many."""
+    draw = random.Random(f"{plan.seed} arrivals {process}").expovariate  # noqa: S311
+    return (draw(1.0) for _ in range(count))
 
 
 def _places(plan: Plan, process: int) -> range:

@@ -19,7 +19,7 @@ from kio.errors import ConfigError
 from kio.limits import KEY_BYTES_MAX
 
 #: Inserts a second of one process that a closed loop can never reach; how many ids it needs is not known before.
-CLOSED_LOOP_RATE_MAX: Final = 1_000_000
+_CLOSED_LOOP_RATE_MAX: Final = 1_000_000
 #: The load phase ends with a whole request, and so may write a few records more than the plan has.
 LOAD_SURPLUS_MAX: Final = 1000
 _FORBIDDEN: Final = "\r\n*"
@@ -30,7 +30,7 @@ def ids_max(plan: Plan) -> int:
     """The plan, its load phase included, uses ids below this one."""
     inserts = 0
     if plan.mix.get("insert"):
-        rate = plan.rate if plan.is_open_loop else CLOSED_LOOP_RATE_MAX * plan.processes
+        rate = plan.rate if plan.is_open_loop else _CLOSED_LOOP_RATE_MAX * plan.processes
         requests = math.ceil((plan.count or rate * plan.seconds) / plan.operations_per_request)
         # Whole requests, as many for each process, and each insert of one takes a place from the others too.
         inserts = math.ceil(requests / plan.processes) * plan.operations_per_request * plan.processes
@@ -75,12 +75,12 @@ def key_of(plan: Plan) -> Callable[[int], bytes]:
     prefix = plan.prefix.encode()
 
     def key(id: int) -> bytes:
-        return prefix + b"%0*d" % (size_of(mixed(id)) - len(prefix), id)
+        return prefix + b"%0*d" % (size_of(_mixed(id)) - len(prefix), id)
 
     return key
 
 
-def mixed(id: int) -> int:
+def _mixed(id: int) -> int:
     """A 64-bit hash of an id: the finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
     id = (id + 0x9E3779B97F4A7C15) & _64_BITS
     id = ((id ^ (id >> 30)) * 0xBF58476D1CE4E5B9) & _64_BITS

@@ -19,6 +19,7 @@ def fits(counts: Sequence[int], probabilities: Sequence[float]) -> bool:
     assert math.isclose(math.fsum(probabilities), 1, rel_tol=1e-9)
     draws = sum(counts)
     groups = _grouped([probability * draws for probability in probabilities], counts)
+    assert groups, "too few draws to tell anything"
     chi_square = math.fsum((found - expected) ** 2 / expected for expected, found in groups)
     return chi_square <= _critical(len(groups) - 1)
 
@@ -32,7 +33,7 @@ def _grouped(expected: Sequence[float], counts: Sequence[int]) -> list[tuple[flo
         if expected_sum >= _EXPECTED_MIN:
             groups.append((expected_sum, count_sum))
             expected_sum, count_sum = 0.0, 0
-    if groups and (expected_sum or count_sum):
+    if groups:
         last_expected, last_count = groups.pop()
         groups.append((last_expected + expected_sum, last_count + count_sum))
     return groups
@@ -40,7 +41,7 @@ def _grouped(expected: Sequence[float], counts: Sequence[int]) -> list[tuple[flo
 
 def _critical(freedom: int) -> float:
     """The chi-square that is not exceeded (Wilson and Hilferty's approximation)."""
-    if freedom <= 0:
+    if not freedom:
         return 1e-9
     spread = 2 / (9 * freedom)
     return freedom * (1 - spread + _Z * math.sqrt(spread)) ** 3
