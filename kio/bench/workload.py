@@ -35,7 +35,7 @@ def _ycsb(name: str, summary: str, mix: dict[str, float], keys: str = "zipf:0.99
     return Workload(
         name,
         summary,
-        source or f"YCSB (SoCC 2010, table 2), workload {name.upper()}",
+        source or f"YCSB (SoCC 2010, table 2), workload {name.upper()}; theta and size of records as in its program",
         "zipf is over the records there are, not scrambled out of a larger range; a record is one value of 1,000 bytes "
         "and is written whole, where YCSB updates one of ten fields",
         {"mix": mix, "keys": keys, "value_bytes": "1000"},
@@ -62,7 +62,7 @@ _ALL: Final = (
         "f",
         "read-modify-write: half reads, half reads that are written back",
         {"read": 0.5, "rmw": 0.5},
-        source="YCSB, workloads/workloadf of the program",
+        source="YCSB, workload F of its program (workloads/workloadf), which the paper does not have",
     ),
     _twitter(
         "small-skewed",
@@ -94,8 +94,8 @@ _ALL: Final = (
         "four writes for each read, hardly any key is hot",
         12,
         "keys of 44 bytes, values of 1,030, set 0.80 and get 0.20, zipf 0.3048, expiry after 300 s",
-        "sets are updates of a fixed set of records, though most keys of the source are written once; no expiry, so "
-        "that servers without it can be measured",
+        "sets are updates of a fixed set of records, though 81 % of the source's keys are asked for only once; no "
+        "expiry, so that servers without it can be measured",
         mix={"read": 0.2, "update": 0.8},
         keys="zipf:0.3048",
         key_bytes="44",
