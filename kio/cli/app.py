@@ -17,6 +17,9 @@ import typer
 from typer.main import get_command
 
 from kio.cli import (
+    bench,
+    bench_compare,
+    bench_workloads,
     check,
     config,
     count,
@@ -67,13 +70,23 @@ def _application() -> typer.Typer:
     settings = typer.Typer(help="Look at the daemon's settings.", no_args_is_help=True)
     _add(settings, "show", config)
     app.add_typer(settings, name="config", epilog=_example(config.EXAMPLE))
+    measuring = typer.Typer()
+    # A verb by itself, with verbs below it: what it measures is not worth a word more on every command line.
+    measuring.callback(invoke_without_command=True, help=_help(bench), epilog=_example(bench.EXAMPLE))(bench.command)
+    _add(measuring, "compare", bench_compare)
+    _add(measuring, "workloads", bench_workloads)
+    app.add_typer(measuring, name="bench")
     return app
 
 
 def _add(app: typer.Typer, name: str, verb: ModuleType) -> None:
+    app.command(name, help=_help(verb), epilog=_example(verb.EXAMPLE))(verb.command)
+
+
+def _help(verb: ModuleType) -> str:
+    """The docstring of its command, each paragraph one line."""
     paragraphs = inspect.cleandoc(verb.command.__doc__).split("\n\n")
-    text = "\n\n".join(" ".join(paragraph.split("\n")) for paragraph in paragraphs)
-    app.command(name, help=text, epilog=_example(verb.EXAMPLE))(verb.command)
+    return "\n\n".join(" ".join(paragraph.split("\n")) for paragraph in paragraphs)
 
 
 def _example(lines: str) -> str:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 
 import pytest
 
 from kio import config
-from kio.cli import app
+from kio.bench.plan import Plan
+from kio.cli import app, bench, bench_compare, bench_options, bench_workloads
 from kio.cli import config as config_verb
 
 from .conftest import Run
 
-VERBS = {(name,): verb for name, verb in app.VERBS.items()} | {("config", "show"): config_verb}
+VERBS = {(name,): verb for name, verb in app.VERBS.items()} | {
+    ("config", "show"): config_verb,
+    ("bench",): bench,
+    ("bench", "compare"): bench_compare,
+    ("bench", "workloads"): bench_workloads,
+}
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
@@ -39,6 +46,15 @@ def test_every_verb_that_talks_to_a_daemon_takes_a_url_and_a_timeout(kio: Run, v
     assert b"--url" in text
     assert b"KIO_URL" in text
     assert b"--timeout" in text
+
+
+def test_bench_has_an_option_for_every_field_of_a_plan(kio: Run) -> None:
+    text = kio("bench", "--help").out.decode()
+    fields = {option.field for option in bench_options.CATALOGUE}
+    assert fields | {"url", "workload"} == {field.name for field in dataclasses.fields(Plan)}
+    for option in bench_options.CATALOGUE:
+        assert f" {option.flag} " in text, option.flag
+    assert "KIO_URL" in text
 
 
 def test_serve_has_a_flag_for_every_setting(kio: Run) -> None:

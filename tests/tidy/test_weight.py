@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-HEAVY = ("asyncio", "multiprocessing", "prometheus_client", "psutil", "rich", "typer", "zmq")
+HEAVY = ("asyncio", "matplotlib", "multiprocessing", "prometheus_client", "psutil", "rich", "typer", "zmq")
 
 
 def heavy_after(code: str) -> set[str]:
@@ -29,6 +29,8 @@ def heavy_after(code: str) -> set[str]:
         ("import kio.segments.store", set()),
         ("import kio.workers.__main__", {"psutil", "zmq"}),
         ("import kio.router.__main__", {"psutil", "zmq"}),
+        ("import kio.bench.generator", set()),
+        ("import kio.bench.plots", {"psutil"}),
     ],
 )
 def test_a_module_loads_nothing_heavy_that_it_does_not_need(code: str, needed: set[str]) -> None:
