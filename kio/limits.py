@@ -37,6 +37,12 @@ HELLO_BYTES_MAX: Final = 4 * KIB
 FRAME_SKIP_BYTES_MAX: Final = 256 * MIB
 #: Keys in one frame; a client splits longer batches.
 FRAME_KEYS_MAX: Final = 65_536
+#: Operations of one atomic batch, and bytes of it: the whole must fit a segment.
+ATOMIC_OPERATIONS_MAX: Final = 1_024
+ATOMIC_BYTES_MAX: Final = 8 * MIB
+#: A time to live, and a time since 1970, in milliseconds: any language's numbers hold them, and the sum of the two.
+TTL_MS_MAX: Final = 2**52
+EXPIRE_AT_MS_MAX: Final = 2**53 - 1
 #: Values of one op batch's replies; the keys beyond it are answered ReplyTooLarge.
 REPLY_BYTES_MAX: Final = 64 * MIB
 

@@ -1,4 +1,4 @@
-"""The client protocol, version 1: length-prefixed msgpack over TCP or a Unix socket.
+"""The client protocol, version 2: length-prefixed msgpack over TCP or a Unix socket.
 
 This docstring is the protocol's only description; a client in another language can be written from it.
 
@@ -20,22 +20,42 @@ Requests    [id, op, deadline_ms, ...arguments]
     keyspace, 0 to 255 (0 unless the user asks for another).
 
     op  name          arguments                                result
-     0  hello         {"protocol": 1, "client": str}           {"protocol", "server", "shards", "frame_bytes_max",
+     0  hello         {"protocol": 2, "client": str}           {"protocol", "server", "shards", "frame_bytes_max",
                                                                 "key_bytes_max", "value_bytes_max", "frame_keys_max"}
-     1  get           ks, key                                  value, or nil where the key is absent
-     2  set           ks, key, value                           true
-     3  delete        ks, key                                  true when the key was there
+     1  get           ks, key [, options]                      value, or nil where the key is absent
+     2  set           ks, key, value [, options]               true
+     3  delete        ks, key [, options]                      true when the key was there
      4  exists        ks, key                                  true or false
+     5  incr *        ks, key, delta                           the sum
+     6  append *      ks, key, value                           the length of the value now
+     7  expire *      ks, key, options                         true; false where the key is absent
+     8  persist *     ks, key                                  true; false where the key is absent
+     9  ttl *         ks, key                                  milliseconds left, -1 where it never expires, nil where
+                                                                the key is absent
     17  get_many      ks, [key, ...]                           [value or nil, ...], in the order of the keys
     18  set_many      ks, [key, value, key, value, ...]        [true, ...], one for each pair
+                       [, options]
     19  delete_many   ks, [key, ...]                           [true or false, ...]
     20  exists_many   ks, [key, ...]                           [true or false, ...]
     32  count         ks                                       number of keys
     33  clear         ks                                       number of keys removed
     34  scan          ks, cursor, prefix, limit, what          [next_cursor, [key, ...]]             what = 0
                                                                [next_cursor, [key, value, ...]]      what = 1
+                                                               [next_cursor, [key, value, expire_at, ...]] what = 2 *
     35  stats         (none)                                   {...}: the same fields as `kio status --json`
     36  ping          payload (bin)                            the payload
+    37  atomic *      ks, [[op, key, ...], ...]                [result, ...], one for each operation
+    * and options: since version 2.
+
+    incr adds `delta`, an integer of 64 bits with sign, to the value: decimal text, as "-7" or "42" and nothing around
+    it, of an integer of 64 bits; an absent key counts as 0. Anything else fails with NotAnInteger, a sum that does not
+    fit with NumberOverflow. append puts bytes behind the value, an absent one counts as empty. Both keep the expiry.
+    expire gives a record an expiry, persist takes it away; a time in the past deletes the record.
+    atomic applies 1 to 1,024 operations of op 1 to 9, each with its arguments behind the keyspace, in their order and
+    all or nothing, for readers and over a crash. All its keys must be of one shard, else BadRequest: keys that hold the
+    same {tag} always are. Where an operation fails, the whole is answered with its error, whose message names the
+    operation by its index (from 0); where a condition does not hold, with the status unmet. The frame is at most 8 MiB
+    long, else FrameTooLarge.
 
     Where a key stands twice in one batch, the operations apply in order (the last set wins).
     scan: `cursor` is bin, empty to begin; an empty `next_cursor` ends the scan. A page may be empty before the end, and
@@ -43,10 +63,30 @@ Requests    [id, op, deadline_ms, ...arguments]
     the first page to the last is returned exactly once; one that comes or goes meanwhile may or may not be. Cursors
     stay valid across restarts.
 
+Options     flags, then the arguments of those that have one, in the order of the flags. All are unsigned integers.
+    flag               argument         operations              meaning
+      1  TTL           milliseconds     set, set_many, expire   the record expires that long from now: 1 to 2**52
+      2  EXPIRE_AT     milliseconds     set, set_many, expire   it expires then, counted from 1970: 1 to 2**53 - 1
+      4  KEEP_TTL                       set, set_many           it keeps the expiry of the one it replaces
+      8  IF_ABSENT                      set, set_many           only where the key is absent
+     16  IF_PRESENT                     set, set_many           only where the key is there
+     32  IF_VERSION    epoch, lsn       set, delete             only where the record is of that version
+     64  WITH_OLD                       set, delete             the result is the value that was there, or nil
+    128  WITH_VERSION                   get, set, delete        the result is a version
+    At most one of 1, 2, 4, of 8, 16, 32 and of 64, 128. expire needs 1 or 2. A set without 1, 2, 4 clears the expiry.
+    A version is [epoch, lsn, expire_at]: epoch and lsn name the record and are never given to another one of its key,
+    expire_at is in milliseconds since 1970, 0 where it never expires. A get answers [value, epoch, lsn, expire_at] or
+    nil; a set the version it made; a delete that of its own, or false where the key was absent.
+
 Replies     [id, 0, result]                                    all of it succeeded
             [id, 1, result, [[index, code, message, maybe_applied], ...]]
                                                                some keys of a *_many failed; result holds nil there
+            [id, 2, there]                                     unmet: a condition of a set or delete did not hold, or
+                                                               there was no expiry to persist. Nothing was applied;
+                                                               `there` is the version of what is there, or nil
+            [id, 2, [index, there]]                            unmet, of an atomic: what operation `index` was answered
             [id, code, message, maybe_applied]                 code >= 16: it failed, see errors.py for the codes
+    In a set_many a condition that did not hold gives false in the result.
     `maybe_applied` is true where a write may have been, or may still become, applied although it failed.
     Replies come in the order of the requests of that connection. A request that fails leaves the connection as it was.
 
@@ -58,6 +98,8 @@ Hello
 
 Versions
     1   the first.
+    2   options, operations 5 to 9 and 37, the status unmet, what = 2. Everything else is as in 1; a connection that
+        was greeted with 1 is answered as a daemon of version 1 would: UnknownOperation, BadRequest.
 """
 
 from __future__ import annotations
@@ -67,7 +109,9 @@ from typing import Any, Final
 
 import msgpack
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
+#: The oldest that the daemon still answers with.
+PROTOCOL_VERSION_MIN: Final = 1
 DEFAULT_PORT: Final = 7400
 
 OP_HELLO: Final = 0
@@ -75,6 +119,11 @@ OP_GET: Final = 1
 OP_SET: Final = 2
 OP_DELETE: Final = 3
 OP_EXISTS: Final = 4
+OP_INCR: Final = 5
+OP_APPEND: Final = 6
+OP_EXPIRE: Final = 7
+OP_PERSIST: Final = 8
+OP_TTL: Final = 9
 #: A batch operation's number is its single operation's plus this.
 OP_MANY: Final = 16
 OP_GET_MANY: Final = OP_GET + OP_MANY
@@ -86,14 +135,26 @@ OP_CLEAR: Final = 33
 OP_SCAN: Final = 34
 OP_STATS: Final = 35
 OP_PING: Final = 36
+OP_ATOMIC: Final = 37
+
+TTL: Final = 1
+EXPIRE_AT: Final = 2
+KEEP_TTL: Final = 4
+IF_ABSENT: Final = 8
+IF_PRESENT: Final = 16
+IF_VERSION: Final = 32
+WITH_OLD: Final = 64
+WITH_VERSION: Final = 128
 
 STATUS_OK: Final = 0
 STATUS_PARTIAL: Final = 1
+STATUS_UNMET: Final = 2
 #: Statuses from here on are error codes (errors.py).
 STATUS_ERROR: Final = 16
 
 SCAN_KEYS: Final = 0
 SCAN_ITEMS: Final = 1
+SCAN_RECORDS: Final = 2
 
 LENGTH: Final = struct.Struct(">I")
 

@@ -19,7 +19,7 @@ from kio.errors import BadRequest, InternalError, KioError
 from kio.frontdoor._dispatch import Dispatch
 from kio.frontdoor.events import Asked, Dropped, Gathered
 from kio.router import cursor
-from kio.wire import OP_CLEAR, OP_COUNT, OP_SCAN, OP_STATS, SCAN_ITEMS, SCAN_KEYS
+from kio.wire import OP_CLEAR, OP_COUNT, OP_SCAN, OP_STATS, SCAN_ITEMS, SCAN_KEYS, SCAN_RECORDS
 
 STATS_LIMIT_MS: Final = 800
 SCAN_LIMIT_MAX: Final = 65_536
@@ -109,8 +109,9 @@ class RareOperations:
         try:
             if not 1 <= limit <= SCAN_LIMIT_MAX:
                 raise BadRequest(f"the limit of a scan is 1 to {SCAN_LIMIT_MAX}, not {limit}")
-            if what not in (SCAN_KEYS, SCAN_ITEMS):
-                raise BadRequest(f"a scan gives keys ({SCAN_KEYS}) or items ({SCAN_ITEMS}), not {what}")
+            if what not in (SCAN_KEYS, SCAN_ITEMS, SCAN_RECORDS):
+                kinds = f"keys ({SCAN_KEYS}), items ({SCAN_ITEMS}) or items with their expiry ({SCAN_RECORDS})"
+                raise BadRequest(f"a scan gives {kinds}, not {what}")
             if len(prefix) > limits.KEY_BYTES_MAX:
                 raise BadRequest(f"a prefix has at most {limits.KEY_BYTES_MAX} bytes, this one {len(prefix)}")
             shard, within = cursor.decode(after, self._shards)

@@ -47,7 +47,7 @@ def in_the_front_door(keys: list[bytes], seed: int, keyspace: int) -> list[int]:
     connection = door.open()
     door.feed(connection, wire.encode_frame([1, wire.OP_HELLO, 0, {"protocol": 1, "client": "test"}]), 1)
     (hello,) = door.take_events()
-    door.answer(hello.handle, msgpack.packb({}))
+    door.greet(hello.handle, msgpack.packb({}), 2)
     door.feed(connection, wire.encode_frame([2, wire.OP_EXISTS_MANY, 0, keyspace, keys]), 1)
     return [o.hash for _, message in door.take_batches() for o in opbatch.decode_batch(message)]
 

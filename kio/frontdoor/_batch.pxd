@@ -12,6 +12,7 @@ from kio._opbatch cimport BATCH_MAGIC, Header, Operation
 from kio.frontdoor._buffer cimport (
     Buffer, allocate, buffer_consume, buffer_free, buffer_length, buffer_reserve, release, resize,
 )
+from kio.frontdoor._call cimport Call
 from kio.frontdoor._request cimport Request
 
 cdef struct Slot:
@@ -59,18 +60,35 @@ cdef inline void batch_begin(Shard* shard, uint64_t turn) noexcept nogil:
     shard.building = batch
 
 
-cdef inline void batch_add(Shard* shard, Request* request, uint32_t position, Operation* head, const uint8_t* key,
-                           const uint8_t* value) noexcept nogil:
+cdef inline uint32_t operation_put(Buffer* out, Operation* head, const Call* call) noexcept nogil:
+    # One operation behind what is there; how long it is. `head` has its hash, keyspace and deadline already.
+    cdef uint32_t n
+    cdef uint8_t* p
+    head.op = call.op
+    head.flags = call.flags
+    head.key_length = <uint16_t>call.key_length
+    head.value_length = call.argument_bytes + call.value_length
+    n = <uint32_t>sizeof(Operation) + head.key_length + head.value_length
+    p = buffer_reserve(out, n)
+    memcpy(p, head, sizeof(Operation))
+    p += sizeof(Operation)
+    if call.key_length:
+        memcpy(p, call.key, call.key_length)
+        p += call.key_length
+    if call.argument_bytes:
+        memcpy(p, call.arguments, call.argument_bytes)
+        p += call.argument_bytes
+    if call.value_length:
+        memcpy(p, call.value, call.value_length)
+    out.end += n
+    return n
+
+
+cdef inline void batch_add(Shard* shard, Request* request, uint32_t position, Operation* head,
+                           const Call* call) noexcept nogil:
     cdef Batch* batch = shard.building
     cdef Slot* slot
-    cdef uint32_t n = <uint32_t>sizeof(Operation) + head.key_length + head.value_length
-    cdef uint8_t* p = buffer_reserve(&batch.message, n)
-    memcpy(p, head, sizeof(Operation))
-    if head.key_length:
-        memcpy(p + sizeof(Operation), key, head.key_length)
-    if head.value_length:
-        memcpy(p + sizeof(Operation) + head.key_length, value, head.value_length)
-    batch.message.end += n
+    cdef uint32_t n = operation_put(&batch.message, head, call)
     if batch.count == batch.capacity:
         batch.capacity = 2 * batch.capacity + 8
         batch.slots = <Slot*>resize(batch.slots, batch.capacity * sizeof(Slot))

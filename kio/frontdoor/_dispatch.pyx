@@ -21,12 +21,14 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from kio._opbatch cimport MAYBE_APPLIED, OP_SET
+from kio._opbatch cimport MAYBE_APPLIED, OP_ATOMIC, OP_SET
+from kio.frontdoor._atomic cimport atomic_queue
 from kio.frontdoor._batch cimport Batch, Shard, batch_find, batch_seal, batch_taken
 from kio.frontdoor._buffer cimport (
     Numbers, allocate, buffer_append, buffer_consume, buffer_free, buffer_length, live_blocks, live_bytes, numbers_add,
     numbers_free, release, resize,
 )
+from kio.frontdoor._call cimport EXPIRE_AT_MS_BITS, TTL_MS_BITS, Call
 from kio.frontdoor._gather cimport (
     KEY_BYTES_MAX, Gather, gather_account, gather_add, gather_begin, gather_close, gather_deliver, gather_end,
     gather_expire, gather_fail, gather_fail_shard, gather_free, gather_init, gather_key, gather_let_go, gather_may_take,
@@ -303,12 +305,8 @@ cdef class Dispatch:
         # One whole frame.
         cdef Frame frame
         cdef Request* r
-        cdef const uint8_t* key
-        cdef const uint8_t* value = NULL
-        cdef uint32_t i, key_length
-        cdef uint32_t value_length = 0
-        cdef uint8_t op
-        if not read_frame(p, n, FRAME_KEYS_MAX, &frame):
+        cdef uint32_t i
+        if not read_frame(p, n, FRAME_KEYS_MAX, c.version, &frame):
             self._refuse(c, "a frame is not an array that begins with a request id", p, n)
             return 0
         if c.stage == NEW and (frame.op != OP_HELLO or frame.error):
@@ -324,12 +322,16 @@ cdef class Dispatch:
             return 0
         r = gather_begin(&self._gather, c, frame.id, <uint8_t>frame.op, frame.deadline_ms, n, is_batch(frame.op),
                          frame.keys)
-        op = <uint8_t>(frame.op & ~<uint64_t>OP_MANY)
-        for i in range(frame.keys):
-            read_bytes(&frame.arguments, &key, &key_length)
-            if op == OP_SET:
-                read_bytes(&frame.arguments, &value, &value_length)
-            gather_key(&self._gather, r, i, op, frame.keyspace, key, key_length, value, value_length)
+        if frame.op == OP_ATOMIC:
+            atomic_queue(&self._gather, r, &frame)
+        else:
+            r.flags = frame.call.flags
+            for i in range(frame.keys):
+                if r.is_batch:
+                    read_bytes(&frame.arguments, &frame.call.key, &frame.call.key_length)
+                    if frame.call.op == OP_SET:
+                        read_bytes(&frame.arguments, &frame.call.value, &frame.call.value_length)
+                gather_key(&self._gather, r, i, frame.keyspace, &frame.call)
         gather_end(&self._gather, r)
         return 0
 
@@ -369,17 +371,20 @@ cdef class Dispatch:
         return 0
 
     def answer(self, uint64_t handle, bytes result) -> None:
-        """Answer a rare operation with `result`, one msgpack value. Nothing happens when it was dropped meanwhile.
-
-        The answer to a hello opens its connection for requests.
-        """
+        """Answer a rare operation with `result`, one msgpack value. Nothing happens when it was dropped meanwhile."""
         cdef Request* r = handle_find(&self._gather.handles, handle)
         if r == NULL:
             return
         handle_take(&self._gather.handles, r)
-        if r.op == OP_HELLO:
-            r.connection.stage = READY
         self._answer(r, ENCODED, result)
+
+    def greet(self, uint64_t handle, bytes result, uint8_t version) -> None:
+        """Answer a hello with `result`, one msgpack value; its connection's requests are of protocol `version` then."""
+        cdef Request* r = handle_find(&self._gather.handles, handle)
+        if r != NULL:
+            r.connection.stage = READY
+            r.connection.version = version
+        self.answer(handle, result)
 
     def fail(self, uint64_t handle, uint8_t code, str message="", bint maybe_applied=False) -> None:
         """Answer a rare operation with an error; an empty `message` stands for the error's own text.
@@ -409,6 +414,7 @@ cdef class Dispatch:
         cdef uint32_t i
         cdef uint64_t deadline
         cdef Request* r
+        cdef Call call
         cdef Request* asked = handle_find(&self._gather.handles, handle)
         if not shards or not all(0 <= shard < self._gather.shard_count for shard in shards):
             raise IndexError(f"a fan-out to shards {shards}, of {self._gather.shard_count}")
@@ -424,9 +430,12 @@ cdef class Dispatch:
         r.is_write = is_write(op)
         r.pending = 1
         gather_set_deadline(&self._gather, r, deadline)
+        memset(&call, 0, sizeof(Call))
+        call.op = op
+        call.value = <const uint8_t*><const char*>value
+        call.value_length = <uint32_t>len(value)
         for i in range(r.count):
-            gather_add(&self._gather, r, i, shards[i], op, keyspace, 0, NULL, 0, <const uint8_t*><const char*>value,
-                       <uint32_t>len(value))
+            gather_add(&self._gather, r, i, shards[i], keyspace, 0, &call)
         gather_end(&self._gather, r)
 
     def take_events(self) -> list:
@@ -658,4 +667,7 @@ assert errors.BadRequest.code == BAD_REQUEST
 assert (errors.UnknownOperation.code, errors.ShardDown.code) == (UNKNOWN_OPERATION, SHARD_DOWN)
 assert (errors.Overloaded.code, errors.Draining.code, errors.Timeout.code) == (OVERLOADED, DRAINING, TIMEOUT)
 assert (errors.ReplyTooLarge.code, errors.ProtocolError.code) == (REPLY_TOO_LARGE, PROTOCOL_ERROR)
-assert errors.InternalError.code == INTERNAL_ERROR
+assert (errors.InternalError.code, errors.Aborted.code) == (INTERNAL_ERROR, ABORTED)
+assert (limits.ATOMIC_OPERATIONS_MAX, limits.ATOMIC_BYTES_MAX) == (ATOMIC_OPERATIONS_MAX, ATOMIC_BYTES_MAX)
+assert limits.TTL_MS_MAX == (<object>1) << TTL_MS_BITS
+assert limits.EXPIRE_AT_MS_MAX == ((<object>1) << EXPIRE_AT_MS_BITS) - 1

@@ -10,15 +10,17 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from kio._opbatch cimport (
-    ABSENT, DONE, ERROR, MAYBE_APPLIED, NUMBER, OP_GET, OP_SET, REPLIES_MAGIC, VALUE, Entry, Header, Operation,
+    ERROR, MAYBE_APPLIED, NUMBER, OP_ATOMIC, REPLIES_MAGIC, VALUE, VERSIONED, Entry, Header, Operation,
 )
 from kio._xxh64 cimport routed_hash, shard_of
+from kio.frontdoor._answer cimport is_answer, read_answers
 from kio.frontdoor._batch cimport (
     Batch, Shard, Slot, batch_add, batch_answered, batch_begin, batch_find, batch_free, batch_seal, shard_free,
 )
 from kio.frontdoor._buffer cimport (
     Numbers, allocate, buffer_append, buffer_free, buffer_length, numbers_add, numbers_free, release, resize,
 )
+from kio.frontdoor._call cimport Call
 from kio.frontdoor._handles cimport Handles, handle_drop, handle_find, handles_free
 from kio.frontdoor._native cimport (
     CODES, INTERNAL_ERROR, KEY_EMPTY, KEY_TOO_LARGE, OP_MANY, OVERLOADED, REPLY_TOO_LARGE, SHARD_DOWN, TIMEOUT,
@@ -159,8 +161,9 @@ cdef inline void gather_settle(Gather* g, Request* r, uint32_t position, uint8_t
         if r.pending == 0 and c == NULL:
             request_leave(r)
         return
-    if length and c != NULL and status == VALUE and gather_is_too_much(g, c, length):
-        status = REPLY_TOO_LARGE
+    if length and c != NULL and (status == VALUE or status == VERSIONED) and gather_is_too_much(g, c, length):
+        # A write that was to answer with the old value was applied; it must not be taken for one that was not.
+        status = REPLY_TOO_LARGE | (MAYBE_APPLIED if r.is_write else 0)
         length = 0
     if not r.is_batch:
         r.status = status
@@ -220,13 +223,12 @@ cdef inline void gather_fail(Gather* g, Connection* c, uint64_t id, uint8_t stat
     gather_end(g, r)
 
 
-cdef inline void gather_add(Gather* g, Request* r, uint32_t position, uint32_t number, uint8_t op, uint8_t keyspace,
-                            uint64_t hash, const uint8_t* key, uint16_t key_length, const uint8_t* value,
-                            uint32_t value_length) noexcept nogil:
+cdef inline void gather_add(Gather* g, Request* r, uint32_t position, uint32_t number, uint8_t keyspace, uint64_t hash,
+                            const Call* call) noexcept nogil:
     # Queue one operation for a shard, or answer it at once.
     cdef Shard* shard = &g.shards[number]
     cdef Operation head
-    cdef size_t n = sizeof(Operation) + key_length + value_length
+    cdef size_t n = sizeof(Operation) + call.key_length + call.argument_bytes + call.value_length
     r.pending += 1
     if not shard.is_up:
         gather_settle(g, r, position, SHARD_DOWN, NULL, 0)
@@ -239,39 +241,37 @@ cdef inline void gather_add(Gather* g, Request* r, uint32_t position, uint32_t n
         batch_seal(shard, number)
     if shard.building == NULL:
         batch_begin(shard, g.turn)
-    head.op = op
     head.keyspace = keyspace
-    head.key_length = key_length
-    head.value_length = value_length
     head.hash = hash
     head.deadline = 0
     if r.deadline:
         head.deadline = <uint32_t>r.deadline
         head.deadline = head.deadline if head.deadline else 1
-    head.flags = 0
-    batch_add(shard, r, position, &head, key, value)
+    batch_add(shard, r, position, &head, call)
     if r.connection != NULL and (2 * shard.operations > g.shard_operations_max or 2 * shard.bytes > g.shard_bytes_max):
         r.connection.hot_shard = <int>number
 
 
-cdef inline void gather_key(Gather* g, Request* r, uint32_t position, uint8_t op, uint8_t keyspace, const uint8_t* key,
-                            uint32_t key_length, const uint8_t* value, uint32_t value_length) noexcept nogil:
+cdef inline uint8_t gather_fault(Gather* g, const Call* call) noexcept nogil:
+    # Which limit an operation is beyond, 0 when it keeps them all.
+    if call.key_length == 0:
+        return KEY_EMPTY
+    if call.key_length > KEY_BYTES_MAX:
+        return KEY_TOO_LARGE
+    return VALUE_TOO_LARGE if call.value_length > g.value_bytes_max else 0
+
+
+cdef inline void gather_key(Gather* g, Request* r, uint32_t position, uint8_t keyspace,
+                            const Call* call) noexcept nogil:
     # One operation on a key, to the shard its hash says.
-    cdef uint8_t status = 0
+    cdef uint8_t fault = gather_fault(g, call)
     cdef uint64_t hash
-    if key_length == 0:
-        status = KEY_EMPTY
-    elif key_length > KEY_BYTES_MAX:
-        status = KEY_TOO_LARGE
-    elif value_length > g.value_bytes_max:
-        status = VALUE_TOO_LARGE
-    if status:
+    if fault:
         r.pending += 1
-        gather_settle(g, r, position, status, NULL, 0)
+        gather_settle(g, r, position, fault, NULL, 0)
         return
-    hash = routed_hash(key, key_length, g.seed, keyspace)
-    gather_add(g, r, position, shard_of(hash, g.shard_count), op, keyspace, hash, key, <uint16_t>key_length, value,
-               value_length)
+    hash = routed_hash(call.key, call.key_length, g.seed, keyspace)
+    gather_add(g, r, position, shard_of(hash, g.shard_count), keyspace, hash, call)
 
 
 cdef inline bint gather_may_take(Gather* g, Connection* c, int divisor) noexcept nogil:
@@ -351,16 +351,15 @@ cdef inline void gather_expire(Gather* g) noexcept nogil:
 # --- what comes from the shards
 
 
-cdef inline bint gather_is_answer(Request* r, uint8_t status) noexcept nogil:
-    # Whether a worker may give this status to an operation of this request.
-    cdef uint8_t op = r.op & <uint8_t>~OP_MANY
+cdef inline bint gather_is_answer(Request* r, uint8_t status, const uint8_t* payload, uint32_t length) noexcept nogil:
+    # Whether a worker may give this answer to an operation of this request.
     if status >= ERROR:
         return (status & <uint8_t>~MAYBE_APPLIED) >= ERROR
     if r.is_fan_out:
         return status == VALUE or status == NUMBER
-    if op == OP_GET:
-        return status == VALUE or status == ABSENT
-    return status == DONE or (status == ABSENT and op != OP_SET)
+    if r.op == OP_ATOMIC:
+        return status == VALUE and read_answers(r, payload, length)
+    return is_answer(r.op & <uint8_t>~OP_MANY, r.flags, status, length)
 
 
 cdef inline const char* gather_deliver(Gather* g, const uint8_t* p, size_t n) noexcept nogil:
@@ -413,7 +412,7 @@ cdef inline void gather_take_entry(Gather* g, Shard* shard, Batch* batch, Entry*
     shard.bytes -= slot.bytes
     if r.is_answered:
         g.late += 1
-    elif not gather_is_answer(r, entry.status):
+    elif not gather_is_answer(r, entry.status, payload, entry.payload_length):
         gather_settle(g, r, slot.position, INTERNAL_ERROR | (MAYBE_APPLIED if r.is_write else 0), NULL, 0)
         return
     gather_settle(g, r, slot.position, entry.status, payload, entry.payload_length)

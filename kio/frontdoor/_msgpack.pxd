@@ -1,9 +1,9 @@
-# The part of msgpack that frames are made of: unsigned integers, bin and str, arrays; nil, booleans and str to write.
+# The part of msgpack that frames are made of: integers, bin and str, arrays; nil, booleans and str to write.
 #
 # Readers take every legal encoding, answer False at the first byte that is not what was asked for or not there, and
 # allocate nothing: a length is compared with what is left before it is used. Writers use the shortest encoding, as
 # the msgpack package does.
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from kio.frontdoor._buffer cimport Buffer, buffer_append, buffer_reserve
@@ -79,6 +79,35 @@ cdef inline bint read_uint(Reader* r, uint64_t* number) noexcept nogil:
         width = <size_t>1 << (kind - 0xD0)
         return read_head(r, width, number) and not (number[0] >> (8 * width - 1)) & 1
     return False
+
+
+cdef inline bint read_int(Reader* r, int64_t* number) noexcept nogil:
+    # Any integer that fits into 64 bits with sign.
+    cdef uint8_t kind
+    cdef uint64_t n
+    if r.at >= r.end:
+        return False
+    kind = r.at[0]
+    if kind >= 0xE0:
+        number[0] = <int8_t>kind
+        r.at += 1
+        return True
+    if not 0xD0 <= kind <= 0xD3:
+        if not read_uint(r, &n) or n >> 63:
+            return False
+        number[0] = <int64_t>n
+        return True
+    if not read_head(r, <size_t>1 << (kind - 0xD0), &n):
+        return False
+    if kind == 0xD0:
+        number[0] = <int8_t>n
+    elif kind == 0xD1:
+        number[0] = <int16_t>n
+    elif kind == 0xD2:
+        number[0] = <int32_t>n
+    else:
+        number[0] = <int64_t>n
+    return True
 
 
 cdef inline bint read_bytes(Reader* r, const uint8_t** data, uint32_t* length) noexcept nogil:
@@ -163,6 +192,21 @@ cdef inline void put_uint(Buffer* out, uint64_t number) noexcept nogil:
         put_head(out, 0xCF, 8, number)
 
 
+cdef inline void put_int(Buffer* out, int64_t number) noexcept nogil:
+    if number >= 0:
+        put_uint(out, <uint64_t>number)
+    elif number >= -32:
+        put_byte(out, <uint8_t>number)
+    elif number >= -128:
+        put_head(out, 0xD0, 1, <uint64_t>number)
+    elif number >= -32768:
+        put_head(out, 0xD1, 2, <uint64_t>number)
+    elif number >= -2147483648:
+        put_head(out, 0xD2, 4, <uint64_t>number)
+    else:
+        put_head(out, 0xD3, 8, <uint64_t>number)
+
+
 cdef inline void put_bool(Buffer* out, bint value) noexcept nogil:
     put_byte(out, 0xC3 if value else 0xC2)
 
@@ -181,7 +225,7 @@ cdef inline void put_bin(Buffer* out, const uint8_t* data, uint32_t length) noex
     buffer_append(out, data, length)
 
 
-cdef inline void put_str(Buffer* out, const uint8_t* data, uint32_t length) noexcept nogil:
+cdef inline void put_str_head(Buffer* out, uint32_t length) noexcept nogil:
     if length < 32:
         put_byte(out, <uint8_t>(0xA0 | length))
     elif length <= 0xFF:
@@ -190,6 +234,10 @@ cdef inline void put_str(Buffer* out, const uint8_t* data, uint32_t length) noex
         put_head(out, 0xDA, 2, length)
     else:
         put_head(out, 0xDB, 4, length)
+
+
+cdef inline void put_str(Buffer* out, const uint8_t* data, uint32_t length) noexcept nogil:
+    put_str_head(out, length)
     buffer_append(out, data, length)
 
 

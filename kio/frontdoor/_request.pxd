@@ -26,6 +26,8 @@ cdef struct Result:
     uint64_t offset         # of the payload in `Request.payload`
     uint32_t length
     uint8_t status          # as in opbatch.py
+    uint8_t op              # of an atomic's operation; the others have their request's
+    uint8_t flags           # the same
 
 cdef struct Request:
     Connection* connection
@@ -37,10 +39,11 @@ cdef struct Request:
     uint64_t deadline       # CLOCK_MONOTONIC in ms, 0 is none
     uint64_t turn           # when its operations were queued; they are sent when a later turn has begun
     uint32_t pending
-    uint32_t count          # of results
+    uint32_t count          # of results, also those of an atomic, which is no batch: its shard answers them as one
     uint32_t failed         # how many of them are errors
     uint32_t bytes          # of its frame
     uint8_t op
+    uint8_t flags           # as in opbatch.py
     uint8_t status          # of a request that is not a batch
     bint is_batch           # it has results, one for each operation; else it is one operation, or none
     bint is_answered
@@ -59,6 +62,7 @@ cdef struct Connection:
     uint32_t index
     uint32_t generation
     Stage stage
+    uint8_t version         # of the protocol, as its hello was answered
     bint is_paused          # not read until `resume` says so
     bint is_dirty           # stands in the list of connections with new output
     int hot_shard           # the shard beyond its soft bound that paused it, -1 if none

@@ -194,7 +194,8 @@ class Door:
 
     def _greet(self, event: Asked) -> None:
         try:
-            self._dispatch.answer(event.handle, self._greeting.answer(event.arguments[0]))
+            version, result = self._greeting.answer(event.arguments[0])
+            self._dispatch.greet(event.handle, result, version)
         except KioError as error:
             self._dispatch.fail(event.handle, error.code, str(error))
 

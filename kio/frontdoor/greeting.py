@@ -6,11 +6,11 @@ import msgpack
 
 from kio import limits
 from kio.errors import BadRequest, ProtocolError
-from kio.wire import PROTOCOL_VERSION
+from kio.wire import PROTOCOL_VERSION, PROTOCOL_VERSION_MIN
 
 
 class Greeting:
-    """Answers hellos; the same answer for every connection of a daemon.
+    """Answers hellos; the same answer for every connection of one protocol version.
 
     Args:
         server: name and version of the daemon, for the client's logs.
@@ -19,20 +19,19 @@ class Greeting:
     """
 
     def __init__(self, server: str, shards: int, value_bytes_max: int) -> None:
-        self._answer: bytes = msgpack.packb(
-            {
-                "protocol": PROTOCOL_VERSION,
-                "server": server,
-                "shards": shards,
-                "frame_bytes_max": limits.frame_bytes_max(value_bytes_max),
-                "key_bytes_max": limits.KEY_BYTES_MAX,
-                "value_bytes_max": value_bytes_max,
-                "frame_keys_max": limits.FRAME_KEYS_MAX,
-            }
-        )
+        bounds = {
+            "server": server,
+            "shards": shards,
+            "frame_bytes_max": limits.frame_bytes_max(value_bytes_max),
+            "key_bytes_max": limits.KEY_BYTES_MAX,
+            "value_bytes_max": value_bytes_max,
+            "frame_keys_max": limits.FRAME_KEYS_MAX,
+        }
+        spoken = range(PROTOCOL_VERSION_MIN, PROTOCOL_VERSION + 1)
+        self._answers: dict[int, bytes] = {version: msgpack.packb({"protocol": version} | bounds) for version in spoken}
 
-    def answer(self, hello: bytes) -> bytes:
-        """The result for a hello whose map is `hello`.
+    def answer(self, hello: bytes) -> tuple[int, bytes]:
+        """(version, result) for a hello whose map is `hello`: the highest version that both speak.
 
         Raises:
             BadRequest: when it is not a map with a protocol version and a client's name.
@@ -47,6 +46,8 @@ class Greeting:
         version = asked.get("protocol")
         if not isinstance(version, int) or isinstance(version, bool):
             raise BadRequest("a hello tells the protocol version as a number")
-        if version < PROTOCOL_VERSION:
-            raise ProtocolError(f"the client speaks protocol version {version}, here it is {PROTOCOL_VERSION}")
-        return self._answer
+        if version < PROTOCOL_VERSION_MIN:
+            spoken = " to ".join(map(str, (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION)))
+            raise ProtocolError(f"the client speaks protocol version {version}, here it is {spoken}")
+        chosen = min(version, PROTOCOL_VERSION)
+        return chosen, self._answers[chosen]

@@ -60,7 +60,7 @@ def test_a_daemon_that_accepts_and_says_nothing_is_given_up_in_time(connect: Any
     [
         Send(b"-ERR unknown command\r\n"),
         Send(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
-        Send(wire.encode_frame([1, 0, {"protocol": 2}])),
+        Send(wire.encode_frame([1, 0, {"protocol": wire.PROTOCOL_VERSION + 1}])),
         Fail(ProtocolError.code, "this daemon speaks protocol 9"),
     ],
 )
@@ -73,8 +73,8 @@ def test_what_is_not_a_daemon_of_this_protocol_is_a_protocol_error(
 
 
 def test_a_version_that_is_too_new_is_a_protocol_error_that_names_both(connect: Any, server: ReferenceServer) -> None:
-    server.hello["protocol"] = 2
-    with pytest.raises(ProtocolError, match="the daemon speaks protocol 2, this client 1"):
+    server.hello["protocol"] = 3
+    with pytest.raises(ProtocolError, match="the daemon speaks protocol 3, this client 2"):
         connect(server.url)
 
 

@@ -25,7 +25,7 @@ from kio.errors import (
 from kio.limits import MIB
 
 HELLO = {
-    "protocol": 1,
+    "protocol": wire.PROTOCOL_VERSION,
     "server": "test",
     "shards": 4,
     "frame_bytes_max": 1 << 20,
@@ -63,7 +63,7 @@ def get_many(keys: int) -> Request:
 def test_the_hello_is_a_request_of_its_own_and_tells_the_limits() -> None:
     protocol = Protocol()
     frame = protocol.hello()
-    assert msgpack.unpackb(frame[4:]) == [1, wire.OP_HELLO, 0, {"protocol": 1, "client": "kio-python"}]
+    assert msgpack.unpackb(frame[4:]) == [1, wire.OP_HELLO, 0, {"protocol": 2, "client": "kio-python"}]
     assert len(frame) - 4 == int.from_bytes(frame[:4], "big")
     feed(protocol, wire.encode_frame([1, 0, HELLO]))
     assert protocol.limits.shards == 4
@@ -130,7 +130,7 @@ def test_a_flipped_byte_gives_a_reply_of_the_right_shape_or_an_error(at: int, by
         wire.encode_frame([2, 0, None]),
         wire.encode_frame([1, 0, "not a map"]),
         wire.encode_frame([1, 0, {}]),
-        wire.encode_frame([1, 0, {**HELLO, "protocol": 2}]),
+        wire.encode_frame([1, 0, {**HELLO, "protocol": wire.PROTOCOL_VERSION + 1}]),
         wire.encode_frame([1, 0, {**HELLO, "protocol": 0}]),
         wire.encode_frame([1, 0, {**HELLO, "shards": "4"}]),
         wire.encode_frame([1, 0, {**HELLO, "server": 4}]),

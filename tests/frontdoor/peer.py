@@ -12,7 +12,7 @@ from kio.frontdoor.events import Asked, Event
 from tests.frontdoor.backend import Shards
 
 SEED = 0x1234_5678_9ABC_DEF0
-HELLO = wire.encode_frame([1, wire.OP_HELLO, 0, {"protocol": 1, "client": "test"}])
+HELLO = wire.encode_frame([1, wire.OP_HELLO, 0, {"protocol": wire.PROTOCOL_VERSION, "client": "test"}])
 
 
 def frame(id: int, op: int, *arguments: Any, deadline_ms: int = 0) -> bytes:
@@ -48,10 +48,12 @@ class Peer:
 
     Args:
         greet: say hello at once, and take the answer.
+        version: of the protocol that the answer tells.
     """
 
-    def __init__(self, dispatch: Dispatch, *, greet: bool = True) -> None:
+    def __init__(self, dispatch: Dispatch, *, greet: bool = True, version: int = wire.PROTOCOL_VERSION) -> None:
         self.dispatch = dispatch
+        self.version = version
         self.id = dispatch.open()
         self.now_ms = 1_000
         self.events: list[Event] = []
@@ -73,7 +75,7 @@ class Peer:
         (event,) = self.take_events()
         assert isinstance(event, Asked)
         assert event.op == wire.OP_HELLO
-        self.dispatch.answer(event.handle, msgpack.packb("hello"))
+        self.dispatch.greet(event.handle, msgpack.packb("hello"), self.version)
 
     def take_events(self) -> list[Event]:
         """What Dispatch has to tell."""

@@ -26,7 +26,7 @@ class SocketClient:
         self._received = bytearray()
         self.hello: Any = None
         if greet:
-            self.send(0, wire.OP_HELLO, {"protocol": 1, "client": "test"})
+            self.send(0, wire.OP_HELLO, {"protocol": wire.PROTOCOL_VERSION, "client": "test"})
             self.hello = self.reply()
 
     def __enter__(self) -> Self:

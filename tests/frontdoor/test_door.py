@@ -49,7 +49,7 @@ def test_the_hello_tells_the_bounds() -> None:
             0,
             0,
             {
-                "protocol": 1,
+                "protocol": 2,
                 "server": "kio/test",
                 "shards": 2,
                 "frame_bytes_max": limits.frame_bytes_max(1 << 20),
@@ -80,7 +80,16 @@ def test_a_hello_that_does_not_do_is_answered_and_the_connection_closed(hello: o
 def test_a_client_of_a_later_version_gets_ours() -> None:
     with RunningDoor() as door, door.client(greet=False) as client:
         client.send(5, wire.OP_HELLO, {"protocol": 7, "client": "later", "new": True})
+        assert client.reply()[2]["protocol"] == 2
+
+
+def test_a_client_of_version_1_is_answered_with_1_and_has_the_operations_of_1() -> None:
+    with RunningDoor() as door, door.client(greet=False) as client:
+        client.send(5, wire.OP_HELLO, {"protocol": 1, "client": "earlier"})
         assert client.reply()[2]["protocol"] == 1
+        assert client.ask(wire.OP_SET, 0, b"k", b"v") == [0, True]
+        assert client.ask(wire.OP_INCR, 0, b"k", 1)[0] == errors.UnknownOperation.code
+        assert client.ask(wire.OP_GET, 0, b"k") == [0, b"v"]
 
 
 def test_connections_inherit_no_delay_and_keepalive() -> None:

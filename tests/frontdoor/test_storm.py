@@ -41,16 +41,34 @@ class Client:
         chance = self.chance
         keys = [chance.choice([b"", b"%d" % chance.randrange(40)]) for _ in range(2 * chance.randrange(8))]
         value = bytes(chance.choice([0, 5, 300, 5_000, 20_000]))
-        op = chance.choice([1, 2, 3, 4, 17, 18, 19, 20, *RARE])
+        op = chance.choice([*range(1, 10), 17, 18, 19, 20, wire.OP_ATOMIC, *RARE])
         arguments: list[Any] = [0, keys]
-        if op in (1, 2, 3, 4):
-            arguments = [0, b"%d" % chance.randrange(40), *([value] if op == wire.OP_SET else [])]
+        if op <= wire.OP_TTL:
+            arguments = [0, b"%d" % chance.randrange(40), *self.rest_of(op, value)]
+        elif op == wire.OP_ATOMIC:
+            ops = chance.choices(range(1, 10), k=chance.randrange(5))
+            tag = chance.choice([b"{%d}", b"{t}%d"])
+            arguments = [0, [[op, tag % chance.randrange(3), *self.rest_of(op, value)] for op in ops]]
         elif op == wire.OP_SET_MANY:
             arguments = [0, [part for key in keys for part in (key, value)]]
         elif op in RARE:
             arguments = RARE[op]
         self.unsent += frame(self.next_id, op, *arguments, deadline_ms=chance.choice([0, 0, 30, 300]))
         self.next_id += 1
+
+    def rest_of(self, op: int, value: bytes) -> list[Any]:
+        """What stands behind the key of an operation; now and then what must not."""
+        chance = self.chance
+        options: list[list[Any]] = [[], [wire.TTL, 700], [wire.IF_ABSENT], [wire.IF_VERSION, 1, 3], [wire.WITH_OLD]]
+        rest: dict[int, list[Any]] = {
+            wire.OP_GET: chance.choice([[], [wire.WITH_VERSION]]),
+            wire.OP_SET: [value, *chance.choice(options)],
+            wire.OP_DELETE: chance.choice(options),
+            wire.OP_INCR: [chance.choice([1, -7, 2**63 - 1])],
+            wire.OP_APPEND: [value],
+            wire.OP_EXPIRE: [wire.TTL, 5_000],
+        }
+        return rest.get(op, [])
 
     def feed(self, now_ms: int) -> None:
         """Send some of what is written."""
@@ -171,7 +189,7 @@ class Storm:
     def check(self, client: Client, replies: list[list[Any]]) -> None:
         """Each reply in its place, and of a kind that its request may have."""
         assert [reply[0] for reply in replies] == list(range(len(replies)))
-        assert all(reply[1] in (0, 1) or reply[1] >= opbatch.ERROR for reply in replies)
+        assert all(reply[1] in (0, 1, 2) or reply[1] >= opbatch.ERROR for reply in replies)
         assert len(replies) <= client.next_id
         self.answered += len(replies)
 

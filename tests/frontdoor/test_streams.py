@@ -118,6 +118,52 @@ def test_any_split_of_the_stream_gives_the_same_replies(asked: list[Request], cu
     assert not dispatch.has_half_frame(peer.id)
 
 
+tagged = st.sampled_from([b"{t}a", b"{t}b"])
+times = st.sampled_from([1, 5_000, 2**52])
+options = st.one_of(
+    st.just([]),
+    st.tuples(st.sampled_from([1, 2, 9, 18, 65, 130]), times).map(list),
+    st.sampled_from([[4], [8], [16], [64], [128], [32, 1, 2], [96, 1, 1], [255], [1], [32, 1]]),
+)
+calls = st.one_of(
+    st.tuples(st.just(2), tagged, values, options).map(lambda call: [*call[:3], *call[3]]),
+    st.tuples(st.sampled_from([1, 3, 7]), tagged, options).map(lambda call: [*call[:2], *call[2]]),
+    st.tuples(st.just(5), tagged, st.integers(-(2**63), 2**63 - 1)).map(list),
+    st.tuples(st.just(6), tagged, values).map(list),
+    st.tuples(st.sampled_from([4, 8, 9]), tagged).map(list),
+)
+requests_of_2 = st.lists(
+    st.one_of(
+        st.tuples(keyspaces, calls).map(lambda one: (one[1][0], [one[0], *one[1][1:]])),
+        st.tuples(keyspaces, st.lists(calls, max_size=4)).map(lambda one: (wire.OP_ATOMIC, list(one))),
+        st.tuples(keyspaces, pairs, options).map(lambda one: (wire.OP_SET_MANY, [*one[:2], *one[2]])),
+    ),
+    max_size=12,
+)
+
+
+@SETTINGS
+@given(asked=requests_of_2, cuts=st.lists(st.integers(0, 1 << 30), max_size=20), turns=st.integers(0, 2**20))
+def test_requests_of_version_2_give_the_same_however_they_are_split_and_batched(
+    asked: list[Request], cuts: list[int], turns: int
+) -> None:
+    received = []
+    for split, when in (([], 0), (cuts, turns)):
+        dispatch, shards = Dispatch(SHARDS, SEED), Shards(SHARDS)
+        peer = Peer(dispatch)
+        output = b""
+        for number, piece in enumerate(pieces(stream_of(asked), split)):
+            peer.feed(piece)
+            if when >> number % 20 & 1:
+                turn(dispatch, shards)
+                output += peer.output()
+        turn(dispatch, shards)
+        received.append(output + peer.output())
+        assert (dispatch.requests, dispatch.in_flight(peer.id)) == (0, (0, 0))
+    assert [reply[0] for reply in unpack(received[0])] == list(range(len(asked)))
+    assert received[0] == received[1]
+
+
 def test_one_byte_at_a_time_gives_the_same_replies() -> None:
     asked: list[Request] = [
         (18, [0, [b"a", b"1", b"", b"2", b"b", b"3"]]),
@@ -178,13 +224,15 @@ def deliver_some(dispatch: Dispatch, waiting: list[tuple[bytes, list[opbatch.Rep
         del waiting[at]
 
 
-#: The beginnings of get, get_many, set_many, scan and ping, and what each of them must not believe.
+#: The beginnings of get, get_many, set_many, scan, ping, atomic and a set with options, and what each must not believe.
 HEADS = [
     b"\x95\x01\x01\x00\x00",
     b"\x95\x01\x11\x00\x00",
     b"\x95\x01\x12\x00\x00",
     b"\x98\x01\x22\x00",
     b"\x94\x01\x24\x00",
+    b"\x95\x01\x25\x00\x00",
+    b"\x97\x01\x02\x00\x00\xa1k\xa0",
 ]
 ENDS = [
     b"\xdd\xff\xff\xff\xff",
@@ -195,7 +243,7 @@ ENDS = [
 ]
 
 
-@pytest.mark.parametrize("head", HEADS, ids=["get", "get_many", "set_many", "scan", "ping"])
+@pytest.mark.parametrize("head", HEADS, ids=["get", "get_many", "set_many", "scan", "ping", "atomic", "options"])
 @pytest.mark.parametrize("end", ENDS, ids=["array32", "bin32", "str32", "array16", "nested"])
 def test_counts_and_lengths_that_are_not_there_are_bad_requests_and_take_no_memory(head: bytes, end: bytes) -> None:
     dispatch = Dispatch(SHARDS, SEED)
@@ -228,6 +276,11 @@ def test_random_bytes_never_harm_another_connection(data: bytes, mutation: int) 
     hostile.feed(data)
     # A valid stream with a few bytes changed gets further than noise does.
     valid: list[Request] = [(18, [0, [b"a", b"1", b"b", b"2"]]), (17, [0, [b"a"]]), (34, [0, b"", b"", 1, 0])]
+    valid += [
+        (2, [0, b"a", b"1", 33, 5_000, 1, 7]),
+        (5, [0, b"a", -5]),
+        (37, [0, [[5, b"{t}", 1], [2, b"{t}", b"", 64]]]),
+    ]
     stream = bytearray(stream_of(valid) * 3)
     chance = random.Random(mutation)
     for _ in range(chance.randrange(6)):
@@ -257,6 +310,9 @@ def test_a_hundred_thousand_mangled_streams_harm_nobody() -> None:
         frame(3, wire.OP_GET_MANY, 0, [b"a" * 40] * 20, deadline_ms=1),
         frame(4, wire.OP_SCAN, 0, b"cursor", b"prefix", 10, 1),
         frame(2**40, wire.OP_COUNT, 255),
+        frame(5, wire.OP_SET, 0, b"k", b"v", wire.EXPIRE_AT | wire.IF_VERSION | wire.WITH_OLD, 2**40, 1, 2**33),
+        frame(6, wire.OP_INCR, 0, b"n", -(2**40)),
+        frame(7, wire.OP_ATOMIC, 0, [[wire.OP_APPEND, b"{t}a", b"1"], [wire.OP_EXPIRE, b"{t}a", wire.TTL, 900]]),
     ]
     for round in range(100_000):
         hostile = Peer(dispatch)

@@ -134,7 +134,7 @@ def test_scan_walks_all_shards_page_by_page(router: RouterProcess) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [[0, b"", b"", 0, 0], [0, b"", b"", 65_537, 0], [0, b"", b"", 1, 2], [0, b"x", b"", 1, 0],
+    [[0, b"", b"", 0, 0], [0, b"", b"", 65_537, 0], [0, b"", b"", 1, 3], [0, b"x", b"", 1, 0],
      [0, b"\x01\x00\x04" + bytes(8), b"", 1, 0], [0, b"\x02\x00\x00" + bytes(8), b"", 1, 0],
      [0, b"", b"p" * 65_536, 1, 0]],
 )  # fmt: skip
