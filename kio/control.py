@@ -27,8 +27,8 @@ Router to supervisor
                 errors: {code: n}, per_op: {op: n}, rss_bytes, cpu_s
 
 The stats of a shard: state ("recovering" | "serving" | "read-only" | "failed"), reason, keys, live_bytes, dead_bytes,
-disk_bytes, segments, lsn, durable_lsn, epoch, keydir_bytes, gets, hits, misses, sets, deletes, errors, bytes_read,
-bytes_written, syncs, sync_ms_last, unsynced_bytes, sync = the mode.
+disk_bytes, segments, lsn, durable_lsn, epoch, keydir_bytes, gets, hits, misses, sets, deletes, expired,
+errors, bytes_read, bytes_written, syncs, sync_ms_last, unsynced_bytes, sync = the mode.
 
 Pipes are ZeroMQ PUSH/PULL over ipc. A name holds the worker, its incarnation and the router's, so it is never used
 twice. The worker binds both ends; the router connects.

@@ -3,8 +3,10 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport realloc
 
 from kio._opbatch cimport Operation
-from kio.segments._format cimport Record
+from kio.segments._expiries cimport ExpiryList, ExpiryQueue
+from kio.segments._format cimport FLAG_EXPIRY, RECORD_HEADER, Record
 from kio.segments._keydir cimport KeyDir, word_slot
+from kio.segments._native cimport kio_guarded_copy
 
 cdef enum:
     SLOTS = 65536
@@ -77,6 +79,12 @@ cdef class Engine:
     cdef readonly uint64_t written          # offset behind the last record that store.py has written
     cdef uint64_t limit
     cdef Buffer staging
+    # what expires
+    cdef public uint64_t now_ms             # the shard's clock (clock.py), as it stood when the batch came
+    cdef readonly int64_t expired           # keys that are gone because their time had come
+    cdef readonly uint64_t expired_ms       # the highest time of those records
+    cdef ExpiryQueue expiries               # of the active segment
+    cdef ExpiryList staged_expiries
     # the batch
     cdef bytes batch
     cdef const uint8_t** ops
@@ -94,6 +102,8 @@ cdef class Engine:
     # a bit for each hash of a tombstone that is not durable: [0] appended since the sync under way began, [1] covered by it
     cdef uint64_t fresh[2][FRESH_WORDS]
 
+    cdef int reserve_expiry(self) except -1 nogil
+    cdef void note_expiry(self, uint64_t at, uint64_t hash, uint64_t size, uint8_t keyspace) noexcept nogil
     cdef bytes _message(self, Buffer* b)
     cdef void _commit(self) noexcept
     cdef const uint8_t* address(self, uint64_t word, uint64_t* room) noexcept nogil
@@ -114,6 +124,18 @@ cdef class Engine:
     cdef int _refuse(self, uint32_t i) except -1 nogil
     cdef int _fail_corrupt(self, uint32_t i, uint64_t word) except -1 nogil
     cdef int _fail_suspect(self, uint32_t i) except -1 nogil
+
+
+cdef inline uint64_t expiry_of(const Record* header, const uint8_t* record) noexcept nogil:
+    # The expiry of a record that fits its room; 0 when it has none, or the disk does not deliver it.
+    cdef uint64_t at = 0
+    if header.kind & FLAG_EXPIRY and kio_guarded_copy(&at, record + RECORD_HEADER, 8) != 1:
+        return 0
+    return at
+
+cdef inline bint has_expired(Engine engine, const Record* header, const uint8_t* record) noexcept nogil:
+    # Believe it only of a record that is intact: a damaged one may look as if it had expired.
+    return header.kind & FLAG_EXPIRY and expiry_of(header, record) <= engine.now_ms
 
 
 # ---- every change of the KeyDir's words, of live bytes and of key counts goes through these ----

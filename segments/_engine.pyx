@@ -29,9 +29,10 @@ from kio._opbatch cimport (
     ABSENT, BATCH_MAGIC, DONE, ERROR, OP_DELETE, OP_EXISTS, OP_GET, OP_RARE, OP_SET, REPLIES_MAGIC, VALUE,
     Entry, Header, Operation,
 )
+from kio.segments._expiries cimport ExpiryQueue, add_expiry, reserve_expiries
 from kio.segments._format cimport (
     FLAG_COLLIDES, FLAG_HIDES, KIND_CLEAR, KIND_MASK, KIND_PUT, KIND_TOMBSTONE, RECORD_HEADER, Record, key_offset,
-    record_bytes,
+    order_of, record_bytes,
 )
 from kio.segments._keydir cimport (
     TAG_BITS, KeyDir, Page, first_of, make_word, page_of, tag_of, word_offset, word_slot, word_tag,
@@ -107,6 +108,7 @@ cdef class Engine:
         free(self.replies.data)
         free(self.parked.data)
         free(self.undo.data)
+        free(self.staged_expiries.items)
         free(self.ops)
 
     # ---- segments ----
@@ -127,14 +129,19 @@ cdef class Engine:
         self.segments[slot] = Segment(NULL, 0, 0, 0, 0, 0)
         del self.holders[slot]
 
-    def activate(self, uint32_t slot, uint64_t limit, uint32_t epoch):
-        """Append from now on to the attached segment `slot`, behind its `end` and up to offset `limit`."""
+    def activate(self, uint32_t slot, uint64_t limit, uint32_t epoch, ExpiryQueue expiries not None):
+        """Append from now on to the attached segment `slot`, behind its `end` and up to offset `limit`.
+
+        Args:
+            expiries: gets what is appended and expires, once it is written.
+        """
         if self.staging.size:
             raise ValueError("records are staged for the segment that was active")
         self.active = slot
         self.tail = self.written = self.segments[slot].end
         self.limit = limit
         self.epoch = epoch
+        self.expiries = expiries
 
     def start_at(self, uint64_t lsn, uint64_t durable_lsn):
         """Set the last LSN issued and the last durable one: once, when recovery knows them."""
@@ -238,6 +245,10 @@ cdef class Engine:
 
     def wrote(self):
         """What was staged is written: it can no longer be undone."""
+        cdef size_t i
+        for i in range(self.staged_expiries.count):
+            self.expiries.add(&self.staged_expiries.items[i])
+        self.staged_expiries.count = 0
         self.written = self.tail
         self.bytes_written += self.staging.size
         self.staging.size = 0
@@ -266,6 +277,7 @@ cdef class Engine:
         self.segments[self.active].record_bytes -= self.tail - self.written
         self.segments[self.active].end = self.tail = self.written
         self.staging.size = self.undo.size = 0
+        self.staged_expiries.count = 0
         self.lsn = self.commit_lsn
         self.index = self.commit_index
         self.replies.size, self.replies.count = self.commit_replies_size, self.commit_replies_count
@@ -545,6 +557,15 @@ cdef class Engine:
         bit = <uint64_t>1 << (op.hash & 63)
         self.fresh[0][<uint32_t>(op.hash >> 6) % FRESH_WORDS] |= bit
         return self._reply(&self.parked if self.parks else &self.replies, i, DONE, NULL, 0)
+
+    cdef int reserve_expiry(self) except -1 nogil:
+        """Make sure that one more expiry can be noted, and taken over when its record is written."""
+        reserve_expiries(&self.staged_expiries, 1)
+        return self.expiries.reserve(self.staged_expiries.count + 1)
+
+    cdef void note_expiry(self, uint64_t at, uint64_t hash, uint64_t size, uint8_t keyspace) noexcept nogil:
+        """The record of `size` bytes that is appended next expires at `at`; call `reserve_expiry` first."""
+        add_expiry(&self.staged_expiries, at, order_of(hash), self.tail, size, keyspace)
 
     cdef void _append(self, uint8_t kind, uint8_t keyspace, const uint8_t* key, uint16_t key_length, const uint8_t* value,
                       uint32_t value_length) noexcept nogil:

@@ -21,7 +21,7 @@ from libc.stdlib cimport free, malloc, qsort, realloc
 from libc.string cimport memcmp, memcpy, memset
 
 from kio._xxh64 cimport routed_hash
-from kio.segments._expiries cimport Expiry, ExpiryList, push_expiry, sort_expiries
+from kio.segments._expiries cimport Expiry, ExpiryList, add_expiry, reserve_expiries, sort_expiries
 from kio.segments._format cimport (
     FLAG_COLLIDES, FLAG_EXPIRY, HINT_BYTES, KIND_CLEAR, KIND_DAMAGED, KIND_MASK, KIND_PUT, KIND_TOMBSTONE, RECORD_HEADER, Hint, Record,
     key_offset, order_of, record_bytes,
@@ -274,7 +274,8 @@ cdef uint64_t _scan(HintList* l, ExpiryList* expiries, const uint8_t* base, uint
                 if r.kind & KIND_MASK == KIND_CLEAR:
                     h.order = 0
                 elif r.kind & FLAG_EXPIRY and r.kind & KIND_MASK == KIND_PUT:
-                    push_expiry(expiries, (<const uint64_t*>fields)[0], h.order, at, size, r.keyspace)
+                    reserve_expiries(expiries, 1)
+                    add_expiry(expiries, (<const uint64_t*>fields)[0], h.order, at, size, r.keyspace)
                 _push(l, &h)
                 last = r.lsn
                 at += size

@@ -10,7 +10,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memset
 
-from kio.segments._engine cimport Buffer, Engine, blank_word, reserve
+from kio.segments._engine cimport Buffer, Engine, blank_word, has_expired, reserve
 from kio.segments._format cimport Record, key_offset, record_bytes
 from kio.segments._keydir cimport PAGES, TAG_BITS, Page, first_of, word_offset, word_slot, word_tag
 from kio.segments._native cimport kio_guarded_copy, kio_guarded_header, kio_guarded_read, kio_prefetch, setup
@@ -109,7 +109,7 @@ cdef int _take(Engine engine, uint64_t word, bint values, const uint8_t* prefix,
     if header.lsn > engine.served_lsn_max:
         with gil:
             raise errors.ShardReadOnly("a key on this page was lost by a failed sync")
-    if header.keyspace != keyspace or header.key_length < prefix_length:
+    if header.keyspace != keyspace or header.key_length < prefix_length or has_expired(engine, &header, record):
         # Passed over by fields that may be damaged themselves: a key must not go missing in silence.
         if not engine._is_intact(record, room, word_slot(word)):
             return _raise_corrupt(engine, word)

@@ -17,7 +17,7 @@ Crash: recovery.py says what each moment leaves.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -26,6 +26,7 @@ from kio.clock import monotonic_s
 from kio.limits import SEGMENTS_PER_SHARD_MAX
 from kio.log import Log
 from kio.segments._engine import Engine
+from kio.segments._expiries import ExpiryQueue
 from kio.segments.disk import Disk
 from kio.segments.identity import DirectoryIdentity
 from kio.segments.jobs import Job, PrepareJob, SealJob, SyncJob
@@ -140,6 +141,10 @@ class SegmentChain:
             self._drop_empty(old)
         self._activate(following)
 
+    def segments(self) -> Iterable[Segment]:
+        """The attached segments."""
+        return self._segments.values()
+
     def usage(self) -> tuple[int, int, int, int]:
         """(segments, bytes of records, bytes of live records, bytes of files)."""
         records = live = 0
@@ -168,7 +173,8 @@ class SegmentChain:
 
     def _activate(self, segment: Segment) -> None:
         self._attach(segment, 0, 0)
-        self._engine.activate(segment.slot, segment.capacity, segment.epoch)
+        segment.expiries = queue = ExpiryQueue()
+        self._engine.activate(segment.slot, segment.capacity, segment.epoch, queue)
         self.active = segment
 
     def _close_active(self) -> None:
@@ -296,6 +302,7 @@ class SegmentChain:
             self._log.error("seal failed", segment=segment.id, reason=str(job.error), run="kio check")
             return
         assert job.entry is not None
+        segment.expiries = job.expiries
         self._descriptors.keep(segment.path, segment.fd)
         segment.fd = -1
         entry = job.entry

@@ -16,9 +16,10 @@ import time
 from pathlib import Path
 
 from kio.segments import _hints
+from kio.segments._expiries import ExpiryRun
 from kio.segments.disk import Disk
 from kio.segments.manifest import Manifest, SegmentEntry, sealed_edit
-from kio.segments.sealing import hash_content, write_end
+from kio.segments.sealing import hash_content, map_expiries, write_end
 from kio.segments.segment import RECORDS_START, Segment, make_segment
 
 
@@ -111,6 +112,7 @@ class SealJob(Job):
         super().__init__()
         self.segment = segment
         self.entry: SegmentEntry | None = None
+        self.expiries = ExpiryRun(b"")
         self._disk = disk
         self._shard = shard
         self._seed = seed
@@ -130,7 +132,9 @@ class SealJob(Job):
             self._disk, segment.fd, self._shard, unsealed, segment.end, scan, content_hash, self._live_bytes,
             self._dead_bytes,
         )  # fmt: skip
+        expiries = map_expiries(self._disk, segment.fd, self._shard, entry)
         entry.lsn_max = max(entry.lsn_max, segment.lsn_last)
         floors = [{"t": "floor", "keyspace": k, "epoch": epoch, "lsn": lsn} for k, epoch, lsn in scan.clears]
         self._manifest.append(*floors, sealed_edit(entry))
+        self.expiries = expiries
         self.entry = entry

@@ -34,6 +34,7 @@ from typing import Final
 from kio.errors import Corrupt
 from kio.log import Log
 from kio.segments import _hints, format
+from kio.segments._expiries import ExpiryRun
 from kio.segments.disk import Disk
 from kio.segments.identity import DirectoryIdentity
 from kio.segments.manifest import Manifest, SegmentEntry
@@ -202,7 +203,7 @@ class Recovery:
         hints: bytes | memoryview
         try:
             end = read_end(self._disk, segment.fd, segment.mapping, self._shard, entry)
-            hints, segment.expiries = end.hints, end.expiries
+            hints, segment.expiries = end.hints, ExpiryRun(end.expiries)
         except (Corrupt, OSError) as error:
             found.scanned_sealed += 1
             scan = _hints.scan(
@@ -217,7 +218,7 @@ class Recovery:
             self._log.error(
                 "damaged hints, scanned", segment=entry.id, records=scan.records, reason=str(error), run="kio check"
             )
-            hints, segment.expiries = scan.hints, scan.expiries
+            hints, segment.expiries = scan.hints, ExpiryRun(scan.expiries)
             if scan.damaged or scan.end != entry.end:
                 found.suspect_lsn = max(found.suspect_lsn, entry.lsn_max + 1)
                 segment.end = min(entry.end, segment.capacity)
@@ -299,7 +300,7 @@ class Recovery:
             if segment.end == RECORDS_START:
                 self._drop(segment)
                 continue
-            segment.expiries = scan.expiries
+            segment.expiries = ExpiryRun(scan.expiries)
             found.sources.append(Source(segment, scan.hints, segment.end - RECORDS_START, False))
 
     def _hole(self, segment: Segment, scan: _hints.Scan) -> int | None:

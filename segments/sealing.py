@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from kio.errors import Corrupt
 from kio.segments import _hints, format
+from kio.segments._expiries import ExpiryRun
 from kio.segments._mapping import Mapping
 from kio.segments.disk import Disk
 from kio.segments.manifest import SegmentEntry
@@ -116,6 +117,16 @@ def read_end(disk: Disk, fd: int, mapping: Mapping, shard: int, entry: SegmentEn
     if _hints.crc32c_mapped(hints) != footer.hints_crc:
         raise Corrupt("the hints fail their checksum")
     return End(footer, hints, read_expiries(mapping, footer))
+
+
+def map_expiries(disk: Disk, fd: int, shard: int, entry: SegmentEntry) -> ExpiryRun:
+    """The expiries of a sealed segment, mapped for themselves.
+
+    Raises:
+        Corrupt, FormatTooNew, OSError: as `read_end`.
+    """
+    footer = read_footer(disk, fd, shard, entry)
+    return ExpiryRun(read_expiries(disk.map(fd, footer.size), footer) if footer.expiries else b"")
 
 
 def read_expiries(mapping: Mapping, footer: format.Footer) -> memoryview:

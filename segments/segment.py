@@ -15,6 +15,7 @@ from pathlib import Path
 
 from kio.errors import Corrupt
 from kio.segments import format
+from kio.segments._expiries import Expiries, ExpiryRun
 from kio.segments._mapping import Mapping
 from kio.segments.disk import Disk
 from kio.segments.manifest import SegmentEntry
@@ -45,7 +46,7 @@ class Segment:
         end: offset behind the last record; the engine's knowledge is newer while the segment is active.
         is_synced: everything below `end` is durable.
         lsn_last: the last LSN in it, once no more records come.
-        expiries: the sorted list of expiries (format.py) of a segment that takes no more records.
+        expiries: what expires in it, and the sweeper has not taken yet.
     """
 
     def __init__(self, path: Path, shard: int, entry: SegmentEntry, fd: int, mapping: Mapping, capacity: int) -> None:
@@ -61,7 +62,7 @@ class Segment:
         self.end = RECORDS_START
         self.is_synced = False
         self.lsn_last = 0
-        self.expiries: bytes | memoryview = b""
+        self.expiries: Expiries = ExpiryRun(b"")
 
     def grow(self, disk: Disk, capacity: int) -> None:
         """Make room for more records, in a segment that has none yet and is not attached."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import struct
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,9 @@ from kio.limits import KEY_BYTES_MAX, MIB, OPEN_SEGMENTS, SEGMENT_BYTES_CEILING,
 from kio.log import Log, Repeats
 from kio.segments import _engine, _hints, _scan, format
 from kio.segments.chain import SegmentChain
+from kio.segments.clock import ShardClock
 from kio.segments.disk import DISK, Disk, UnchangingDisk, lock_file
+from kio.segments.expiry import Sweeper
 from kio.segments.identity import DirectoryIdentity
 from kio.segments.jobs import Job
 from kio.segments.maintenance import Maintenance
@@ -71,7 +74,13 @@ class Store:
     """An open shard. Made by `Store.open`."""
 
     def __init__(
-        self, path: Path, identity: DirectoryIdentity, shard: int, options: StoreOptions, disk: Disk = DISK
+        self,
+        path: Path,
+        identity: DirectoryIdentity,
+        shard: int,
+        options: StoreOptions,
+        disk: Disk = DISK,
+        clock: Callable[[int], ShardClock] = ShardClock,
     ) -> None:
         """For `open`, which says what is raised."""
         # Set once.
@@ -102,6 +111,8 @@ class Store:
                 self._engine,
                 self._descriptors,
             )
+            self._clock = clock(self._manifest.state.clock_ms)
+            self._sweeper = Sweeper(self._log, self._engine, self._manifest, self._clock, self._chain.segments)
             self._maintenance = Maintenance(self._log, [], lambda: self.durable_lsn)
             self._recover()
         except BaseException:
@@ -110,9 +121,18 @@ class Store:
 
     @classmethod
     def open(
-        cls, path: Path, identity: DirectoryIdentity, shard: int, options: StoreOptions, disk: Disk = DISK
+        cls,
+        path: Path,
+        identity: DirectoryIdentity,
+        shard: int,
+        options: StoreOptions,
+        disk: Disk = DISK,
+        clock: Callable[[int], ShardClock] = ShardClock,
     ) -> Store:
         """Lock the shard directory, recover, and begin a new active segment.
+
+        Args:
+            clock: makes the shard's clock, given the time that it has reached at least.
 
         Raises:
             DirectoryInUse: when another process has the shard.
@@ -121,7 +141,7 @@ class Store:
             OSError: when the disk refuses.
         Cost: reads the hints of sealed segments and the records of those never sealed; a handful of fsyncs.
         """
-        return cls(path, identity, shard, options, disk)
+        return cls(path, identity, shard, options, disk, clock)
 
     # ---- serving ----
 
@@ -150,6 +170,7 @@ class Store:
         """
         engine = self._engine
         now = opbatch.monotonic_ms()
+        engine.now_ms = self._clock.now_ms()
         engine.begin(batch)
         is_short_of_memory = False
         while True:
@@ -317,16 +338,23 @@ class Store:
 
     def background_job(self) -> Job | None:
         """What a helper should run now, beside a sync; ask again until it is None."""
-        return None if self._read_only_reason else self._chain.background_job() or self._maintenance.job()
+        if self._read_only_reason:
+            return None
+        return self._chain.background_job() or self._maintenance.job() or self._sweeper.job()
 
     def finish(self, job: Job) -> None:
         """Take over the outcome of a job that has run. A second call for the same job changes nothing."""
         self._note(self._chain.finish(job))
         self._maintenance.finish(job)
+        self._sweeper.finish(job)
 
     def maintain(self, now_s: float) -> bool:
         """Run one slice of maintenance; True when another could run at once. Cost: see maintenance.SLICE_US."""
-        return not self._read_only_reason and self._maintenance.slice(now_s)
+        if self._read_only_reason:
+            # Keys still expire, unless some are lost anyway; nothing is written.
+            return self._engine.served_lsn_max >= self.lsn and self._sweeper.slice(now_s)
+        is_sweeping = self._sweeper.slice(now_s)
+        return self._maintenance.slice(now_s) or is_sweeping
 
     def _note(self, failure: str | None) -> None:
         if failure is not None:
@@ -373,7 +401,10 @@ class Store:
             self._maintenance.stop()
             self._note(self._chain.finish_running())
             if not self._read_only_reason and self._chain.seal_all() is None:
-                self._manifest.append({"t": "close", "epoch": self._chain.epoch, "lsn": self.lsn})
+                self._manifest.append(
+                    {"t": "clock", "ms": self._clock.now_ms()},
+                    {"t": "close", "epoch": self._chain.epoch, "lsn": self.lsn},
+                )
         except OSError as error:
             self._log.error(
                 "unclean stop", reason=str(error), lsn=self.lsn, durable_lsn=self.durable_lsn, run="kio check"
@@ -426,6 +457,7 @@ class Store:
             "misses": engine.misses,
             "sets": engine.sets,
             "deletes": engine.deletes,
+            "expired": engine.expired,
             "errors": engine.errors,
             "bytes_read": engine.bytes_read,
             "bytes_written": engine.bytes_written,

@@ -23,6 +23,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _SHARD_FIELDS: Final = {
     "kio_hits_total": "hits",
     "kio_misses_total": "misses",
+    "kio_expired_total": "expired",
     "kio_operation_errors_total": "errors",
     "kio_read_bytes_total": "bytes_read",
     "kio_written_bytes_total": "bytes_written",

@@ -24,6 +24,7 @@ SHARD: dict[str, Any] = {
     "misses": 1,
     "sets": 13,
     "deletes": 2,
+    "expired": 7,
     "errors": 1,
     "bytes_read": 300,
     "bytes_written": 1200,

@@ -9,7 +9,8 @@ driven.kill(); driven.open()                as the page cache would keep it
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from kio.clock import monotonic_s
 from kio.errors import KioError
 from kio.hashing import KEYSPACE_STEP, key_hash, routed_hash
 from kio.opbatch import Operation, Reply
+from kio.segments.clock import ShardClock
 from kio.segments.disk import DISK, Disk
 from kio.segments.identity import DirectoryIdentity
 from kio.segments.maintenance import RETRY_S
@@ -78,12 +80,14 @@ class Driven:
         disk: Disk = DISK,
         identity: DirectoryIdentity = IDENTITY,
         shard: int = 0,
+        clock: Callable[[int], ShardClock] = ShardClock,
     ) -> None:
         self.path = path
         self.options = options
         self.disk = disk
         self.identity = identity
         self.shard = shard
+        self.clock = clock
         self._clock_s = monotonic_s()
         if not (path / "MANIFEST").exists():
             path.mkdir(parents=True, exist_ok=True)
@@ -91,7 +95,7 @@ class Driven:
         self.open()
 
     def open(self) -> Driven:
-        self.store = Store.open(self.path, self.identity, self.shard, self.options, self.disk)
+        self.store = Store.open(self.path, self.identity, self.shard, self.options, self.disk, self.clock)
         return self
 
     def kill(self) -> None:
@@ -205,8 +209,24 @@ def unopened(path: Path, options: StoreOptions, disk: Disk) -> Driven:
     """The store of an existing shard, to be opened by `open`."""
     driven = Driven.__new__(Driven)
     driven.path, driven.options, driven.disk, driven.identity, driven.shard = path, options, disk, IDENTITY, 0
-    driven._clock_s = monotonic_s()
+    driven.clock, driven._clock_s = ShardClock, monotonic_s()
     return driven
+
+
+@dataclass
+class Time:
+    """What a shard's clock is made of, in a test's hand: `Driven(..., clock=time.clock)`."""
+
+    wall_ms: int = 1_000_000_000_000
+    monotonic_ms: int = 0
+
+    def clock(self, floor_ms: int) -> ShardClock:
+        return ShardClock(floor_ms, lambda: self.wall_ms, lambda: self.monotonic_ms)
+
+    def pass_by(self, ms: int) -> None:
+        """Time passes on both clocks."""
+        self.wall_ms += ms
+        self.monotonic_ms += ms
 
 
 def open_descriptors() -> int:

@@ -1,0 +1,13 @@
+from typing import TypeAlias
+
+_Bytes: TypeAlias = bytes | bytearray | memoryview
+
+class Expiries:
+    next_ms: int
+    def __init__(self) -> None: ...
+    def __len__(self) -> int: ...
+
+class ExpiryRun(Expiries):
+    def __init__(self, entries: _Bytes) -> None: ...
+
+class ExpiryQueue(Expiries): ...

@@ -1,0 +1,248 @@
+"""Expiry: a key is absent from its time on, in every life of the shard, and what it took is given back."""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kio.errors import Corrupt, ShardReadOnly
+from kio.segments.format import HIDES, PUT, TOMBSTONE, Record
+from kio.segments.store import StoreOptions
+from tests.segments.faulty_disk import FaultyDisk
+from tests.segments.support import SMALL, Driven, Time
+from tests.segments.test_recovery import damage, manifest_of
+from tests.segments.test_sealing import append_records, expiring
+
+ROOMY = StoreOptions(segment_bytes=1 << 20)
+DAY_MS = 86_400_000
+
+
+def plain(key: bytes, value: bytes, flags: int = 0) -> Record:
+    return Record(0, 0, PUT, 0, key, value, flags)
+
+
+def sweep(driven: Driven, time: Time, ms: int = 0) -> None:
+    """Let time pass, then all that the sweeper wants to do."""
+    time.pass_by(ms)
+    driven.maintain()
+
+
+def live_bytes(driven: Driven) -> int:
+    live: int = driven.store.stats()["live_bytes"]
+    return live
+
+
+def reopen_unsealed(driven: Driven) -> None:
+    driven.reopen()
+
+
+def reopen_sealed(driven: Driven) -> None:
+    driven.run_jobs()
+    driven.restart()
+
+
+WAYS = [reopen_unsealed, reopen_sealed]
+
+
+@pytest.mark.parametrize("reopen", WAYS)
+def test_what_has_expired_leaves_count_and_live_bytes_without_being_read(
+    tmp_path: Path, reopen: Callable[[Driven], None]
+) -> None:
+    time = Time()
+    driven = Driven(tmp_path / "shard", ROOMY, clock=time.clock)
+    driven.put(b"stays", b"1")
+    base = live_bytes(driven)
+    at = time.wall_ms + 5000
+    append_records(driven, [expiring(0, b"key %d" % i, at + i, b"value") for i in range(3000)])
+    driven.open()
+    reopen(driven)
+    assert driven.count() == 3001
+    sweep(driven, time, 4999)
+    assert driven.count() == 3001
+    sweep(driven, time, 1001)
+    assert (driven.count(), driven.store.stats()["expired"]) == (2000, 1001)
+    assert driven.items() == {b"stays": b"1"} | {b"key %d" % i: b"value" for i in range(1001, 3000)}
+    sweep(driven, time, 10_000)
+    assert driven.items() == {b"stays": b"1"}
+    assert (driven.count(), live_bytes(driven), driven.store.stats()["expired"]) == (1, base, 3000)
+    reopen(driven)
+    sweep(driven, time)
+    assert (driven.items(), driven.count(), live_bytes(driven)) == ({b"stays": b"1"}, 1, base)
+
+
+@pytest.mark.parametrize("reopen", WAYS)
+def test_only_the_newest_record_of_a_key_can_expire_it(tmp_path: Path, reopen: Callable[[Driven], None]) -> None:
+    time = Time()
+    driven = Driven(tmp_path / "shard", SMALL, clock=time.clock)
+    now = time.wall_ms
+    append_records(driven, [
+        expiring(0, b"overwritten", now + 10), plain(b"overwritten", b"for ever", HIDES),
+        expiring(0, b"prolonged", now + 10, b"old"), expiring(0, b"prolonged", now + 1000, b"new", flags=HIDES),
+        expiring(0, b"shortened", now + 1000, b"old"), expiring(0, b"shortened", now + 10, b"new", flags=HIDES),
+        plain(b"given a time", b"old"), expiring(0, b"given a time", now + 10, b"new", flags=HIDES),
+        expiring(0, b"deleted", now + 10), Record(0, 0, TOMBSTONE, 0, b"deleted", b"", HIDES),
+        expiring(0, b"elsewhere", now + 10, b"1", keyspace=4), plain(b"elsewhere", b"2"),
+    ])  # fmt: skip
+    driven.open()
+    reopen(driven)
+    sweep(driven, time, 500)
+    for _ in range(3):
+        assert driven.items() == {b"overwritten": b"for ever", b"prolonged": b"new", b"elsewhere": b"2"}
+        assert (driven.count(), driven.count(4)) == (3, 0)
+        assert set(driven.answers([b"shortened", b"given a time", b"deleted"]).values()) == {None}
+        reopen(driven)
+        sweep(driven, time)
+    sweep(driven, time, 1000)
+    assert driven.items() == {b"overwritten": b"for ever", b"elsewhere": b"2"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_sweep_is_the_model_whatever_the_order_of_times(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    time = Time()
+    driven = Driven(tmp_path / "shard", SMALL, clock=time.clock)
+    model: dict[bytes, tuple[int, bytes]] = {}
+    for _ in range(12):
+        records = []
+        for _ in range(60):
+            key, value = b"key %d" % chance.randrange(200), chance.randbytes(chance.randrange(9))
+            at = time.wall_ms + chance.choice([1, 100, 100, chance.randrange(400)])
+            flags = HIDES if key in model else 0
+            records.append(expiring(0, key, at, value, flags=flags))
+            model[key] = (at, value)
+        append_records(driven, records)
+        driven.open()
+        sweep(driven, time, chance.randrange(60))
+        model = {key: (at, value) for key, (at, value) in model.items() if at > time.wall_ms}
+        assert driven.items() == {key: value for key, (_, value) in model.items()}
+        assert driven.count() == len(model)
+        live = sum((24 + 8 + len(key) + len(value) + 7) // 8 * 8 for key, (_, value) in model.items())
+        assert live_bytes(driven) == live
+
+
+def test_a_scan_passes_over_what_has_expired_before_any_sweep_and_tells_damage(tmp_path: Path) -> None:
+    time = Time()
+    driven = Driven(tmp_path / "shard", ROOMY, clock=time.clock)
+    active, end = driven.store._chain.active.path, driven.store._engine.tail
+    append_records(driven, [expiring(0, b"a", time.wall_ms + 10, b"1"), expiring(0, b"b", time.wall_ms + 20, b"2")])
+    driven.open()
+    assert driven.items() == {b"a": b"1", b"b": b"2"}
+    time.pass_by(10)
+    assert driven.items() == {b"b": b"2"}
+    assert driven.items(b"a") == {}
+    # A time that was changed by damage hides nothing.
+    damage(active, end + 24, (1).to_bytes(8, "little"))
+    with pytest.raises(Corrupt):
+        driven.items()
+
+
+def test_an_expired_record_hides_the_older_one_after_any_number_of_starts(tmp_path: Path) -> None:
+    time = Time()
+    driven = Driven(tmp_path / "shard", SMALL, clock=time.clock)
+    driven.put(b"k", b"v1")
+    driven.run_jobs()
+    driven.restart()
+    append_records(driven, [expiring(0, b"k", time.wall_ms + 1000, b"v2", flags=HIDES)])
+    driven.open()
+    sweep(driven, time, 1000)
+    for reopen in (*WAYS, *WAYS):
+        assert (driven.get(b"k"), driven.items(), driven.count()) == (None, {}, 0)
+        reopen(driven)
+        sweep(driven, time)
+    driven.put(b"k", b"v3")
+    sweep(driven, time, DAY_MS)
+    for reopen in WAYS:
+        reopen(driven)
+        assert driven.items() == {b"k": b"v3"}
+
+
+# ---- the clock ----
+
+
+@pytest.mark.parametrize("reopen", [None, *WAYS])
+@pytest.mark.parametrize("step_ms", [-3_600_000, -5 * DAY_MS])
+def test_what_has_expired_stays_so_when_the_clock_is_set_back(
+    tmp_path: Path, reopen: Callable[[Driven], None] | None, step_ms: int
+) -> None:
+    time = Time()
+    driven = Driven(tmp_path / "shard", ROOMY, clock=time.clock)
+    append_records(driven, [expiring(0, b"key %d" % i, time.wall_ms + DAY_MS) for i in range(100)])
+    driven.open()
+    time.wall_ms += 10 * DAY_MS
+    sweep(driven, time)
+    assert driven.count() == 0
+    time.wall_ms += step_ms - 10 * DAY_MS
+    for _ in range(2):
+        if reopen:
+            reopen(driven)
+        assert driven.items() == {}
+        sweep(driven, time, 1000)
+        assert (driven.count(), driven.items()) == (0, {})
+
+
+def test_the_clock_is_durable_within_a_second_of_the_first_key_that_expires_and_only_then(tmp_path: Path) -> None:
+    time = Time()
+    driven = Driven(tmp_path / "shard", ROOMY, clock=time.clock)
+    append_records(driven, [expiring(0, b"a", time.wall_ms + 10_000), expiring(0, b"b", time.wall_ms + 20_000)])
+    driven.open()
+    driven.run_jobs()
+    now_s = 1e6
+    kept = []
+    for _ in range(30):
+        time.pass_by(1000)
+        now_s += 1
+        # What the worker's loop does: it asks four times a second.
+        for quarter in range(4):
+            while driven.store.maintain(now_s + quarter / 4):
+                pass
+            driven.run_jobs()
+        kept.append(manifest_of(driven).state.clock_ms)
+    began = time.wall_ms - 30_000
+    assert kept == [0] * 9 + [began + 10_000] * 10 + [began + 20_000] * 11
+
+
+def test_a_clock_that_cannot_be_kept_is_kept_later(tmp_path: Path) -> None:
+    time = Time()
+    disk = FaultyDisk()
+    driven = Driven(tmp_path / "shard", ROOMY, disk, clock=time.clock)
+    append_records(driven, [expiring(0, b"a", time.wall_ms + 10)])
+    driven.open()
+    driven.run_jobs()
+    time.pass_by(10)
+    disk.fail("write", 1, errno.ENOSPC)
+    while driven.store.maintain(1e6):
+        pass
+    driven.run_jobs()
+    assert manifest_of(driven).state.clock_ms == 0
+    sweep(driven, time, 1000)
+    assert manifest_of(driven).state.clock_ms == time.wall_ms
+
+
+def test_a_clean_stop_keeps_the_clock(tmp_path: Path) -> None:
+    time = Time()
+    driven = Driven(tmp_path / "shard", clock=time.clock)
+    time.pass_by(12_345)
+    driven.store.close()
+    assert manifest_of(driven).state.clock_ms == time.wall_ms
+
+
+# ---- a shard that must not write ----
+
+
+def test_a_read_only_shard_sweeps_and_writes_nothing(tmp_path: Path) -> None:
+    time = Time()
+    driven = Driven(tmp_path / "shard", ROOMY, clock=time.clock)
+    append_records(driven, [expiring(0, b"a", time.wall_ms + 10), plain(b"b", b"")])
+    driven.options = StoreOptions(segment_bytes=1 << 20, read_only_reason="the disk failed")
+    driven.open()
+    manifest = (driven.path / "MANIFEST").read_bytes()
+    sweep(driven, time, 10)
+    assert driven.count() == 1
+    with pytest.raises(ShardReadOnly):
+        driven.put(b"c", b"")
+    assert (driven.path / "MANIFEST").read_bytes() == manifest
+    driven.kill()
