@@ -6,8 +6,8 @@ import ctypes
 import select
 from typing import Final
 
-#: The last part of a wait is spent awake: a process that sleeps may be woken this much late.
-SPIN_NS: Final = 50_000
+#: The last part of a wait is spent awake: on an idle core of a virtual machine a sleep ends this much late.
+SPIN_NS: Final = 100_000
 _PR_SET_TIMERSLACK: Final = 29
 
 
