@@ -89,10 +89,12 @@ class Figures:
     connections_lost: int
     elapsed_s: float
     stall_s: float
+    cpu_s: float
     errors: dict[str, int]
     events: list[str]
     corrected: dict[str, float]
     uncorrected: dict[str, float]
+    lateness: dict[str, float]
     counts: dict[str, int] = field(default_factory=dict)
 
 
@@ -109,10 +111,12 @@ def figures(made: Generator, told: dict[str, Any]) -> Figures:
         connections_lost=ledger.connections_lost,
         elapsed_s=(ledger.finished_ns - ledger.started_ns) / 1e9,
         stall_s=ledger.stall_ns_max / 1e9,
+        cpu_s=ledger.cpu_ns / 1e9,
         errors=told["errors"],
         events=[text for _, text in told["events"]],
         corrected=ledger.corrected.summary(),
         uncorrected=ledger.uncorrected.summary(),
+        lateness=ledger.lateness.summary(),
         counts={
             "corrected": ledger.corrected.count,
             "uncorrected": ledger.uncorrected.count,
