@@ -6,7 +6,9 @@ second, and expired bytes are dead bytes within one, without any access.
 Invariants:
   * a record that expired is never served again: reads hide it from its first moment on (_engine.pyx), and the time at
     which it was removed is durable PERSIST_INTERVAL_S later, so that no clock set back revives it;
-  * the sweep runs beside whatever maintenance is under way: it changes words only, and finds them by their exact value.
+  * the sweep runs beside whatever maintenance is under way: it changes words only, and finds them by their exact value;
+  * an entry is taken once, so at any time the word of a record that expires is named by an entry that has yet to be
+    taken: a compaction's output gets its list when all words have been relocated, not before.
 Crash: nothing is kept but the clock. Recovery inserts the words of expired records, and the first sweep removes them.
 The records themselves stay until a compaction drops them: they may hide older ones.
 """

@@ -1,0 +1,135 @@
+"""What an expired record hides stays hidden, whatever happens between the writes: seals, kills, stops, sweeps."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from kio.segments.format import HIDES
+from tests.segments.faulty_disk import FaultyDisk
+from tests.segments.support import SMALL, Driven, Time
+from tests.segments.test_sealing import append_records, expiring
+
+TTL_MS: Final = 1000
+
+
+class Story:
+    """A shard, its clock, and what is done to the key "k"; beside it stands a key that never changes."""
+
+    def __init__(self, path: Path) -> None:
+        self.time = Time()
+        # Processes are killed here, not machines: a disk that only counts its syncs will do.
+        self.driven = Driven(path, SMALL, FaultyDisk(), clock=self.time.clock)
+        self.driven.put(b"other", b"1")
+
+    def set(self, value: bytes) -> None:
+        self.driven.put(b"k", value)
+
+    def set_for_a_second(self, value: bytes) -> None:
+        flags = HIDES if b"k" in self.driven.items() else 0
+        append_records(self.driven, [expiring(0, b"k", self.time.wall_ms + TTL_MS, value, flags=flags)])
+        self.driven.open()
+
+    def delete(self) -> None:
+        assert self.driven.delete(b"k")
+
+    def expire(self) -> None:
+        self.time.pass_by(TTL_MS)
+
+    def expect(self, value: bytes | None) -> None:
+        held = {b"other": b"1"} | ({} if value is None else {b"k": value})
+        assert self.driven.items() == held
+        self.driven.maintain()
+        assert self.driven.answers([b"k", b"other"]) == {b"k": value, b"other": b"1"}
+        assert (self.driven.items(), self.driven.count()) == (held, len(held))
+        assert self.driven.store.stats()["live_bytes"] == sum(
+            (24 + 8 * (key == b"k" and value == b"for a second") + len(key) + len(found) + 7) // 8 * 8
+            for key, found in held.items()
+        )
+
+
+# ---- what may happen between two steps ----
+
+
+def nothing(driven: Driven) -> None:
+    pass
+
+
+def kill(driven: Driven) -> None:
+    driven.reopen()
+
+
+def stop(driven: Driven) -> None:
+    driven.restart()
+
+
+def seal(driven: Driven) -> None:
+    """What was active is sealed while the shard serves."""
+    driven.store._chain.rotate(0)
+    driven.run_jobs()
+
+
+def sweep(driven: Driven) -> None:
+    driven.maintain()
+
+
+BETWEEN: Final[tuple[Callable[[Driven], None], ...]] = (nothing, kill, stop, seal, sweep)
+
+
+def end(story: Story, value: bytes | None) -> None:
+    """`value` is what "k" holds, now and after any number of starts."""
+    story.expect(value)
+    for again in (kill, stop, kill):
+        again(story.driven)
+        story.expect(value)
+    story.driven.kill()
+
+
+@pytest.mark.parametrize("first", BETWEEN, ids=lambda action: action.__name__)
+def test_an_older_value_never_comes_back_when_the_newer_one_has_expired(
+    tmp_path: Path, first: Callable[[Driven], None]
+) -> None:
+    for number, (second, third) in enumerate(itertools.product(BETWEEN, repeat=2)):
+        story = Story(tmp_path / str(number))
+        story.set(b"v1")
+        first(story.driven)
+        story.set_for_a_second(b"v2")
+        second(story.driven)
+        story.expire()
+        third(story.driven)
+        BETWEEN[number % len(BETWEEN) - BETWEEN.index(second)](story.driven)
+        end(story, None)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_key_is_what_was_last_done_to_it_in_any_story(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    story = Story(tmp_path / "shard")
+    value: bytes | None = None
+    expires_ms = 0
+    for step in range(30):
+        if value is not None and expires_ms and story.time.wall_ms >= expires_ms:
+            value = None
+        what = chance.choice(["set", "set for a second", "set for a second", "expire", "delete"])
+        if what == "set":
+            value, expires_ms = b"%d" % step, 0
+            story.set(value)
+        elif what == "set for a second":
+            value, expires_ms = b"for a second", story.time.wall_ms + TTL_MS
+            story.set_for_a_second(value)
+        elif what == "expire":
+            story.expire()
+            value = None if expires_ms else value
+            if chance.random() < 0.7:
+                story.expect(value)
+        elif value is not None:
+            story.delete()
+            value = None
+        for _ in range(chance.randrange(3)):
+            chance.choice(BETWEEN)(story.driven)
+    end(story, value)
