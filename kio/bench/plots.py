@@ -88,7 +88,7 @@ def plot_percentiles(curves: Mapping[str, Sparse], heading: str, path: Path) -> 
         if any(curves.values()):
             axes.set_yscale("log")
             _mark_like_a_person(axes.yaxis)
-        axes.legend(loc="upper left")
+        _legend(axes)
 
 
 def plot_sweep(
@@ -98,7 +98,7 @@ def plot_sweep(
     with _axes(heading, path) as axes:
         for colour, (name, reports) in zip(_COLOURS, sweeps.items(), strict=False):
             points = [report for report in reports if report["corrected_us"]["p99"] is not None]
-            rates = [report["achieved"] for report in points]
+            rates = [report["offered"] for report in points]
             for percentile, line in (("p50", "--"), ("p99", "-")):
                 latencies = [report["corrected_us"][percentile] for report in points]
                 axes.plot(rates, latencies, line, color=colour, label=f"{name} {percentile}".strip())
@@ -106,14 +106,14 @@ def plot_sweep(
                     axes.plot(rate, latency, "o", color=colour, fillstyle="none" if report["void"] else "full")
         if p99_under_us:
             axes.axhline(p99_under_us, color="#888888", linestyle=":", label=f"target {p99_under_us:,.0f} us")
-        axes.set_xlabel("achieved rate, operations a second")
+        axes.set_xlabel("offered rate, operations a second")
         axes.set_ylabel("corrected latency, us")
         if any(report["operations"] for reports in sweeps.values() for report in reports):
             axes.set_xscale("log")
             axes.set_yscale("log")
             _mark_like_a_person(axes.xaxis)
             _mark_like_a_person(axes.yaxis)
-        axes.legend(loc="upper left")
+        _legend(axes)
 
 
 @contextmanager
@@ -130,6 +130,13 @@ def _axes(heading: str, path: Path) -> Iterator[Axes]:
         yield axes
         is_svg = path.suffix.lower() == ".svg"
         figure.savefig(path, dpi=144, facecolor="white", metadata={"Date": None} if is_svg else None)
+
+
+def _legend(axes: Axes) -> None:
+    """Beside the axes, where it hides no curve."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.legend(loc="outside right upper")
 
 
 def _mark_like_a_person(axis: Axis) -> None:

@@ -20,6 +20,7 @@ def report(rate: float = 2000.0, *, void: bool = False) -> dict[str, Any]:
     return {
         "plan": Plan("redis://127.0.0.1:6379", workload="c", rate=rate).as_dict(),
         "loop": "open" if rate else "closed",
+        "offered": rate,
         "void": void,
         "operations": 1000,
         "achieved": rate or 54_321.0,
