@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from kio.errors import Corrupt, ShardReadOnly
+from kio.segments import format
 from kio.segments.format import HIDES, PUT, TOMBSTONE, Record
 from kio.segments.store import StoreOptions
 from tests.segments.faulty_disk import FaultyDisk
 from tests.segments.support import SMALL, Driven, Time
-from tests.segments.test_recovery import damage, manifest_of
+from tests.segments.test_recovery import damage, manifest_of, segment_files
 from tests.segments.test_sealing import append_records, expiring
 
 ROOMY = StoreOptions(segment_bytes=1 << 20)
@@ -245,4 +247,26 @@ def test_a_read_only_shard_sweeps_and_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ShardReadOnly):
         driven.put(b"c", b"")
     assert (driven.path / "MANIFEST").read_bytes() == manifest
+    driven.kill()
+
+
+def test_a_list_that_the_disk_does_not_deliver_ends_the_sweep_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    time = Time()
+    driven = Driven(tmp_path / "shard", ROOMY, clock=time.clock)
+    append_records(driven, [expiring(0, b"key %d" % i, time.wall_ms + 10, bytes(100)) for i in range(300)])
+    driven.open()
+    driven.run_jobs()
+    driven.restart()
+    (path,) = segment_files(driven.path)[:1]
+    os.truncate(path, format.decode_footer(path.read_bytes()).expiries_offset)
+    sweep(driven, time, 10)
+    assert "sweep failed" in caplog.text
+    assert driven.items() == {}
+    assert driven.count() > 0
+    driven.put(b"key 1", b"1")
+    assert driven.get(b"key 1") == b"1"
+    sweep(driven, time, 1000)
+    assert caplog.text.count("sweep failed") == 1
     driven.kill()
