@@ -168,6 +168,12 @@ class Settings:
         low=1,
         high=limits.SEGMENT_MIB_MAX,
     )
+    checkpoint_interval_s: int = _setting(
+        60,
+        "The longest time in seconds that writes wait for a checkpoint; a start reads again what none holds.",
+        low=1,
+        high=86_400,
+    )
     open_segments: int = _setting(
         limits.OPEN_SEGMENTS,
         "How many sealed segments a worker keeps open for reading.",

@@ -66,6 +66,19 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
     Metric("kio_unsynced_bytes", "gauge", "Bytes that are written and not yet on disk.", _SHARD),
     Metric("kio_syncs_total", "counter", "Syncs of the shard's log.", _SHARD),
     Metric("kio_sync_last_seconds", "gauge", "How long the shard's last sync took.", _SHARD),
+    Metric("kio_checkpoint_lsn", "gauge", "The LSN that the shard's checkpoint goes up to; 0 without one.", _SHARD),
+    Metric("kio_checkpoint_bytes", "gauge", "Bytes of the shard's checkpoint.", _SHARD),
+    Metric(
+        "kio_checkpoint_age_seconds", "gauge", "The time since the shard's last checkpoint, or since its start.", _SHARD
+    ),
+    Metric("kio_checkpoint_last_seconds", "gauge", "How long the shard's last checkpoint took.", _SHARD),
+    Metric("kio_checkpoints_total", "counter", "Checkpoints of the shard.", _SHARD),
+    Metric(
+        "kio_checkpoint_fallbacks_total",
+        "counter",
+        "Starts at which the shard's checkpoint could not be used, so that all its lists of keys were read.",
+        _SHARD,
+    ),
 )
 
 #: Every state that `kio_shard_state` knows.

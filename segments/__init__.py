@@ -14,12 +14,14 @@ files; never starts a thread: what may take long is handed out as a Job for some
     disk.py        the one door to the file system            recovery.py   from files to a Store's state
     manifest.py    the list of segments, an edit log          store.py      one shard: execute, rotate, sync, close
     segment.py     one segment file in use                    jobs.py       sync, seal, prepare
-    sealing.py     the end of a sealed segment                expiry.py     what has expired leaves the KeyDir
-    clock.py       the time that expiry goes by
+    sealing.py     the end of a sealed segment                opening.py    from checkpoint or hints to the KeyDir
+    clock.py       the time that expiry goes by               expiry.py     what has expired leaves the KeyDir
     check.py       the offline examination                    chain.py      prepared, active, sealing, sealed
-    the kernel:    _keydir.pyx the index, _engine.pyx batches, _hints.pyx scanning and rebuilding, two C headers
+    checkpoint.py  the checkpoint file                        checkpointing.py  when and how one is taken
+    the kernel:    _keydir.pyx the index, _engine.pyx batches, _hints.pyx scanning and rebuilding,
+                   _checkpoint.pyx pages of the index to and from disk, two C headers
 
-Room is left for checkpoints (a KeyDir page is the unit) and compaction (sealed segments in, one manifest edit out).
+Room is left for compaction (sealed segments in, one manifest edit out).
 """
 
 if not __name__.startswith("kio."):

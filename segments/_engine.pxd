@@ -19,6 +19,7 @@ cdef struct Segment:
     uint32_t crc_seed
     int64_t record_bytes
     int64_t live_bytes
+    int64_t shadow_bytes    # live ones, as the checkpoint under way counts them
 
 cdef struct Buffer:
     uint8_t* data
@@ -74,6 +75,7 @@ cdef class Engine:
     # segments
     cdef Segment* segments
     cdef dict holders                       # slot -> what keeps the mapping alive
+    cdef uint32_t slot_max                  # no higher one was ever attached
     cdef uint32_t active
     cdef readonly uint64_t tail             # offset behind the last record
     cdef readonly uint64_t written          # offset behind the last record that store.py has written
@@ -99,6 +101,10 @@ cdef class Engine:
     cdef uint64_t commit_lsn
     cdef uint8_t refusal                    # status of every write, 0 when they are taken
     cdef bytes refusal_message
+    # the checkpoint under way (_checkpoint.pyx)
+    cdef uint32_t shadow_from               # pages from here on are not copied yet; PAGES while none is under way
+    cdef readonly bint is_shadow_void       # a keyspace was cleared since the last one began
+    cdef int64_t shadow_keys[256]
     # a bit for each hash of a tombstone that is not durable: [0] appended since the sync under way began, [1] covered by it
     cdef uint64_t fresh[2][FRESH_WORDS]
 
@@ -139,13 +145,18 @@ cdef inline bint has_expired(Engine engine, const Record* header, const uint8_t*
 
 
 # ---- every change of the KeyDir's words, of live bytes and of key counts goes through these ----
-# `page` and `at` say where in the KeyDir; lengths are those of the records that the words point to.
+# `page` and `at` say where in the KeyDir; lengths are those of the records that the words point to. What a checkpoint
+# under way has not copied yet is counted for it too.
 
 cdef inline void account(Engine engine, uint32_t page, uint64_t word, int64_t live_bytes) noexcept nogil:
     engine.segments[word_slot(word)].live_bytes += live_bytes
+    if page >= engine.shadow_from:
+        engine.segments[word_slot(word)].shadow_bytes += live_bytes
 
 cdef inline void count(Engine engine, uint32_t page, uint8_t keyspace, int keys) noexcept nogil:
     engine.keys[keyspace] += keys
+    if page >= engine.shadow_from:
+        engine.shadow_keys[keyspace] += keys
 
 cdef inline int insert_word(Engine engine, uint32_t page, uint64_t word, uint32_t length, uint8_t keyspace) except -1 nogil:
     # Nothing has changed when there is no memory for it.
@@ -176,7 +187,7 @@ cdef inline void forget_words(Engine engine) noexcept nogil:
     # All of them, and the memory they stood in.
     cdef uint32_t i
     engine.keydir.reset()
-    for i in range(SLOTS):
+    for i in range(engine.slot_max + 1):
         engine.segments[i].live_bytes = 0
     for i in range(256):
         engine.keys[i] = 0

@@ -15,6 +15,7 @@ class Engine:
     durable_lsn: int
     suspect_lsn: int
     served_lsn_max: int
+    is_shadow_void: bool
     epoch: int
     tail: int
     written: int

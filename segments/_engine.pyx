@@ -35,7 +35,7 @@ from kio.segments._format cimport (
     order_of, record_bytes,
 )
 from kio.segments._keydir cimport (
-    TAG_BITS, KeyDir, Page, first_of, make_word, page_of, tag_of, word_offset, word_slot, word_tag,
+    PAGES, TAG_BITS, KeyDir, Page, first_of, make_word, page_of, tag_of, word_offset, word_slot, word_tag,
 )
 from kio.segments._native cimport kio_crc32c, kio_guarded_header, kio_guarded_peek, kio_guarded_read, kio_prefetch, setup
 
@@ -101,6 +101,7 @@ cdef class Engine:
         self.parks = parks
         self.refusal_message = b""
         self.served_lsn_max = EVERYTHING
+        self.shadow_from = PAGES
 
     def __dealloc__(self):
         free(self.segments)
@@ -122,11 +123,12 @@ cdef class Engine:
         if not 0 < slot < SLOTS or self.segments[slot].base != NULL or end > <uint64_t>mapping.shape[0]:
             raise ValueError(f"segment {segment} cannot be attached to slot {slot} up to offset {end}")
         self.holders[slot] = mapping
-        self.segments[slot] = Segment(&mapping[0], end, segment, crc_seed, record_bytes, live_bytes)
+        self.segments[slot] = Segment(&mapping[0], end, segment, crc_seed, record_bytes, live_bytes, live_bytes)
+        self.slot_max = max(self.slot_max, slot)
 
     def detach(self, uint32_t slot):
         """Forget the mapping of `slot`; no word of the KeyDir points there any more."""
-        self.segments[slot] = Segment(NULL, 0, 0, 0, 0, 0)
+        self.segments[slot] = Segment(NULL, 0, 0, 0, 0, 0, 0)
         del self.holders[slot]
 
     def activate(self, uint32_t slot, uint64_t limit, uint32_t epoch, ExpiryQueue expiries not None):
@@ -345,6 +347,7 @@ cdef class Engine:
     def cleared(self, uint8_t keyspace):
         """A clear record was written, and the words of its keyspace were removed, except those whose records are damaged."""
         self.keys[keyspace] = 0
+        self.is_shadow_void = True
         # Until the clear record is durable, it may be why any key is absent.
         memset(self.fresh[0], 0xFF, sizeof(self.fresh[0]))
 

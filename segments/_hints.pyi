@@ -1,4 +1,4 @@
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from kio.segments._keydir import KeyDir
@@ -40,5 +40,5 @@ def scan(
 def specials(hints: _Bytes) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]: ...
 def iterate(hints: _Bytes) -> Iterator[tuple[int, int, int, int]]: ...
 def rebuild(
-    keydir: KeyDir, sources: Iterable[tuple[int, _Bytes, object]], floors: Mapping[int, tuple[int, int]]
+    keydir: KeyDir, sources: Sequence[tuple[int, _Bytes, object, bool]], floors: Mapping[int, tuple[int, int]]
 ) -> Rebuilt: ...

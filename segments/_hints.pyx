@@ -327,62 +327,20 @@ def iterate(const uint8_t[::1] hints):
         yield h.offset << 3, h.units << 3, h.kind & KIND_MASK, h.lsn
 
 
-cdef struct Item:
-    Hint hint
-    uint32_t source
-
-cdef struct Source:
-    uint32_t slot
-    const Hint* hints
-    size_t count
-    size_t at
-    const uint8_t* base
-    uint64_t size
-    int64_t live_bytes
-
-cdef struct Build:
-    Source* sources
-    uint32_t source_count
-    Item* items
-    Item* spare
-    size_t capacity
-    size_t* bounds          # where each source's run begins in `items`
-    uint64_t* words
-    uint32_t floor_epoch[256]
-    uint64_t floor_lsn[256]
-    int64_t keys[256]
-
-
 def rebuild(KeyDir keydir, sources, floors):
     """Fill an empty KeyDir from the hints of all segments, without the GIL.
 
     Args:
-        sources: [(slot, sorted hints, mapping of the segment)], in any order.
+        sources: [(slot, sorted hints, mapping of the segment, False)], in any order.
         floors: keyspace -> (epoch, LSN): records at or below it were cleared.
     Cost: one pass over all hints; keys are read only where hashes collide. 10 M records: about a second.
     """
     cdef Build b
-    cdef const uint8_t[::1] view
-    cdef uint32_t i = 0
+    cdef uint32_t i
+    held = None
     memset(&b, 0, sizeof(b))
-    b.source_count = len(sources)
-    b.sources = <Source*>malloc(b.source_count * sizeof(Source) + 1)
-    b.bounds = <size_t*>malloc((b.source_count + 2) * sizeof(size_t))
-    held = []
     try:
-        if b.sources == NULL or b.bounds == NULL:
-            raise MemoryError("no memory to rebuild a KeyDir")
-        for slot, hints, mapping in sources:
-            b.sources[i] = Source(slot, NULL, len(hints) // HINT_BYTES, 0, NULL, 0, 0)
-            if b.sources[i].count:
-                view = hints
-                held.append(view)
-                b.sources[i].hints = <const Hint*>&view[0]
-                view = mapping
-                held.append(view)
-                b.sources[i].base = &view[0]
-                b.sources[i].size = view.shape[0]
-            i += 1
+        held = set_up(&b, sources)
         for keyspace, (epoch, lsn) in floors.items():
             b.floor_epoch[keyspace] = epoch
             b.floor_lsn[keyspace] = lsn
@@ -391,19 +349,51 @@ def rebuild(KeyDir keydir, sources, floors):
                 _build_page(&b, keydir, i)
         return Rebuilt([b.keys[i] for i in range(256)], [b.sources[i].live_bytes for i in range(b.source_count)])
     finally:
-        free(b.sources)
-        free(b.bounds)
-        free(b.items)
-        free(b.spare)
-        free(b.words)
+        give_up(&b)
 
 
-cdef int _build_page(Build* b, KeyDir keydir, uint32_t page) except -1 nogil:
-    cdef size_t n = 0, k, i, j
-    cdef uint32_t s, words = 0
+cdef list set_up(Build* b, sources):
+    """Begin to merge `sources`, as `rebuild` and _checkpoint.pyx take them; what is returned has to live as long as `b`."""
+    cdef const uint8_t[::1] view
+    cdef uint32_t i = 0
+    held = []
+    b.source_count = len(sources)
+    b.sources = <Source*>malloc(b.source_count * sizeof(Source) + 1)
+    b.bounds = <size_t*>malloc((b.source_count + 2) * sizeof(size_t))
+    if b.sources == NULL or b.bounds == NULL:
+        raise MemoryError("no memory to rebuild a KeyDir")
+    for slot, hints, mapping, is_known in sources:
+        b.sources[i] = Source(slot, NULL, len(hints) // HINT_BYTES, 0, NULL, 0, 0, is_known)
+        if b.sources[i].count:
+            view = hints
+            held.append(view)
+            b.sources[i].hints = <const Hint*>&view[0]
+            view = mapping
+            held.append(view)
+            b.sources[i].base = &view[0]
+            b.sources[i].size = view.shape[0]
+        i += 1
+    return held
+
+
+cdef void give_up(Build* b) noexcept:
+    """Free what a merge took; it may have failed anywhere."""
+    free(b.sources)
+    free(b.bounds)
+    free(b.items)
+    free(b.spare)
+    free(b.words)
+
+
+cdef ssize_t gather(Build* b, uint32_t page, uint64_t covered_lsn) except -1 nogil:
+    """Bring the records of one page into `b.items`, in order; how many. Pages are asked for one after the other.
+
+    Left out is what a checkpoint says already: records up to `covered_lsn`, but not puts in segments that it does not know.
+    """
+    cdef size_t n = 0, k, i
+    cdef uint32_t s, runs = 0
     cdef Source* source
-    cdef uint32_t runs = 0
-    cdef bint collides
+    cdef const Hint* h
     for s in range(b.source_count):
         source = &b.sources[s]
         k = source.at
@@ -416,24 +406,27 @@ cdef int _build_page(Build* b, KeyDir keydir, uint32_t page) except -1 nogil:
         b.bounds[runs] = n
         runs += 1
         for i in range(source.at, k):
-            if source.hints[i].kind & KIND_MASK <= KIND_TOMBSTONE:
-                b.items[n].hint = source.hints[i]
+            h = &source.hints[i]
+            if h.kind & KIND_MASK <= KIND_TOMBSTONE and (
+                    h.lsn > covered_lsn or (not source.is_known and h.kind & KIND_MASK == KIND_PUT)):
+                b.items[n].hint = h[0]
                 b.items[n].source = s
                 n += 1
         source.at = k
     b.bounds[runs] = n
     _merge_runs(b, runs)
-    i = 0
+    return n
+
+
+cdef int _build_page(Build* b, KeyDir keydir, uint32_t page) except -1 nogil:
+    cdef size_t n = gather(b, page, 0), i = 0, j, k
+    cdef uint32_t words = 0
     while i < n:
         j = i + 1
-        collides = b.items[i].hint.kind & FLAG_COLLIDES != 0
         while j < n and b.items[j].hint.order == b.items[i].hint.order:
-            collides = collides or b.items[j].hint.kind & FLAG_COLLIDES != 0
             j += 1
-        if collides and j - i > 1:
-            words = _decide_by_keys(b, i, j, words)
-        else:
-            words = _take(b, &b.items[j - 1], words)
+        for k in range(winners(b, i, j), j):
+            words = _take(b, &b.items[k], words)
         i = j
     keydir.fill(page, b.words, words)
     return 0
@@ -506,16 +499,25 @@ cdef inline uint32_t _take(Build* b, const Item* item, uint32_t words) noexcept 
     return words + 1
 
 
-cdef const uint8_t* _key(Build* b, const Item* item) noexcept nogil:
+cdef const uint8_t* key_of(Build* b, const Item* item) noexcept nogil:
     """The key bytes of a record, NULL when they lie outside of the segment."""
     cdef Source* source = &b.sources[item.source]
     cdef uint64_t at = (<uint64_t>item.hint.offset << 3) + key_offset(item.hint.kind)
     return source.base + at if at + item.hint.key_length <= source.size else NULL
 
 
-cdef uint32_t _decide_by_keys(Build* b, size_t first, size_t stop, uint32_t words) noexcept nogil:
-    """Records of equal hash and perhaps different keys: the newest of each key wins. Winners are gathered at the run's end."""
-    cdef size_t winners = stop, i = stop, j
+cdef size_t winners(Build* b, size_t first, size_t stop) noexcept nogil:
+    """Of the items of one hash, `first` to `stop`: the newest of each key, gathered at the end; where they begin."""
+    cdef size_t i
+    for i in range(first, stop - 1):
+        if (b.items[i].hint.kind | b.items[i + 1].hint.kind) & FLAG_COLLIDES:
+            return _decide_by_keys(b, first, stop)
+    return stop - 1
+
+
+cdef size_t _decide_by_keys(Build* b, size_t first, size_t stop) noexcept nogil:
+    """Records of equal hash and perhaps different keys: the newest of each key wins."""
+    cdef size_t kept = stop, i = stop, j
     cdef Item item
     cdef bint is_older
     cdef const uint8_t* key
@@ -525,19 +527,17 @@ cdef uint32_t _decide_by_keys(Build* b, size_t first, size_t stop, uint32_t word
     while i > first:
         i -= 1
         item = b.items[i]
-        key = _key(b, &item)
+        key = key_of(b, &item)
         is_older = False
         if key != NULL and kio_guarded_copy(mine, key, item.hint.key_length) == 1:
-            for j in range(winners, stop):
-                other = _key(b, &b.items[j])
+            for j in range(kept, stop):
+                other = key_of(b, &b.items[j])
                 if b.items[j].hint.key_length == item.hint.key_length and b.items[j].hint.keyspace == item.hint.keyspace \
                         and other != NULL and kio_guarded_copy(theirs, other, item.hint.key_length) == 1 \
                         and memcmp(mine, theirs, item.hint.key_length) == 0:
                     is_older = True
                     break
         if not is_older:
-            winners -= 1
-            b.items[winners] = item
-    for j in range(winners, stop):
-        words = _take(b, &b.items[j], words)
-    return words
+            kept -= 1
+            b.items[kept] = item
+    return kept

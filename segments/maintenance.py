@@ -92,12 +92,16 @@ class Maintenance:
         """Run one slice of what is under way, or plan; True when another slice could run at once."""
         if self._activity is None:
             self._plan(now_s)
-        if self._activity is None or isinstance(self._waits_for, Job):
-            return False
-        if isinstance(self._waits_for, Durable) and self._waits_for.lsn > self._durable_lsn():
+        if not self._is_ready():
             return False
         self._resume(now_s)
-        return self._activity is not None and self._waits_for is SLICE
+        return self._is_ready()
+
+    def _is_ready(self) -> bool:
+        """Whether there is an activity that could go on now."""
+        if self._activity is None or isinstance(self._waits_for, Job):
+            return False
+        return not isinstance(self._waits_for, Durable) or self._waits_for.lsn <= self._durable_lsn()
 
     def job(self) -> Job | None:
         """The job that the activity waits for, once."""

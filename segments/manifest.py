@@ -22,13 +22,16 @@ error.
     next     id                                             the next segment id, where the manifest was written anew
     clock    ms                                             the shard's clock (clock.py) has reached it: what expired by
                                                             then stays expired
+    checkpoint  id, lsn, size, crc                          checkpoint-ID.ckpt (checkpoint.py) is durable, and every
+                                                            record up to the LSN is; the one before it is gone
 
 Each edit is durable (fdatasync) when `append` returns. When the file passes 1 MiB it is written anew with what still
 counts, by temporary file, fsync, rename, directory fsync.
 Crash: an edit that was being appended is a torn tail and is cut. A bad edit with a valid one behind it is corruption.
 As the two look alike at the very end of the file, recovery refuses a manifest that does not know the latest segment
 although that one holds records.
-Versions: 1 has no `clock`. A manifest of an older version is written anew when it is opened for appending.
+Versions: 1 has no `clock` and no `checkpoint`. A manifest of an older version is written anew when it is opened for
+appending.
 """
 
 from __future__ import annotations
@@ -44,6 +47,7 @@ import msgpack
 
 from kio.errors import Corrupt, FormatTooNew
 from kio.segments._hints import crc32c
+from kio.segments.checkpoint import Named
 from kio.segments.disk import DISK, Disk
 
 NAME: Final = "MANIFEST"
@@ -94,6 +98,8 @@ class State:
     lsn: int = 0
     #: The highest time that the shard's clock is known to have reached, in ms since 1970.
     clock_ms: int = 0
+    #: The checkpoint that recovery may begin with; None while there is none.
+    checkpoint: Named | None = None
 
     def apply(self, edit: dict[str, Any]) -> None:
         """Take one edit over.
@@ -131,6 +137,9 @@ class State:
             self.is_closed, self.epoch, self.lsn = True, edit["epoch"], edit["lsn"]
         elif kind == "clock":
             self.clock_ms = max(self.clock_ms, edit["ms"])
+        elif kind == "checkpoint":
+            self.checkpoint = Named(edit["id"], edit["lsn"], edit["size"], edit["crc"])
+            self.lsn = max(self.lsn, edit["lsn"])
         elif kind == "next":
             self.next_id = edit["id"]
         else:
@@ -149,6 +158,8 @@ class State:
         out.append({"t": "next", "id": self.next_id})
         if self.clock_ms:
             out.append({"t": "clock", "ms": self.clock_ms})
+        if self.checkpoint is not None:
+            out.append(checkpoint_edit(self.checkpoint))
         if not self.is_closed:
             out.append({"t": "open", "boot": self.boot})
         return out
@@ -158,6 +169,11 @@ def sealed_edit(s: SegmentEntry) -> dict[str, Any]:
     """The edit that says a segment is sealed as `s` describes it."""
     names = ("id", "end", "size", "records", "lsn_min", "lsn_max", "epoch_max", "hash", "damaged")
     return {"t": "sealed"} | {name: getattr(s, name) for name in names}
+
+
+def checkpoint_edit(named: Named) -> dict[str, Any]:
+    """The edit that names a checkpoint."""
+    return {"t": "checkpoint", "id": named.id, "lsn": named.lsn_max, "size": named.size, "crc": named.crc}
 
 
 class Manifest:

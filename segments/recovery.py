@@ -3,6 +3,7 @@
     manifest ---> sealed segments: hints from their ends             --+
              ---> segments never sealed: scanned, torn tail cut      --+--> sources --> KeyDir (_hints.rebuild)
              ---> stray files: refused, removed or left              --+
+             ---> checkpoint: the KeyDir as it was, for the segments whose hints are then not read (opening.py)
 
 Rules (what a crash can leave, and what is damage):
   * A segment that the manifest names and that is missing, or too short to hold a record, is an error for the whole
@@ -35,10 +36,11 @@ from kio.errors import Corrupt
 from kio.log import Log
 from kio.segments import _hints, format
 from kio.segments._expiries import ExpiryRun
+from kio.segments.checkpoint import CheckpointFile, checkpoint_name, is_checkpoint_name
 from kio.segments.disk import Disk
 from kio.segments.identity import DirectoryIdentity
 from kio.segments.manifest import Manifest, SegmentEntry
-from kio.segments.sealing import read_end
+from kio.segments.sealing import read_end, read_expiries, read_footer
 from kio.segments.segment import RECORDS_START, Descriptors, Segment, map_segment, segment_id, segment_name
 
 #: A torn tail is overwritten in pieces of this size.
@@ -52,7 +54,8 @@ class Source:
     """A segment and its hints, which may lie in the segment's own mapping."""
 
     segment: Segment
-    hints: bytes | memoryview
+    #: None as long as the checkpoint says all that they do.
+    hints: bytes | memoryview | None
     record_bytes: int
     is_sealed: bool
 
@@ -70,6 +73,10 @@ class Recovered:
     #: Sealed segments whose records had to be scanned because footer or hints were damaged.
     scanned_sealed: int = 0
     torn_bytes: int = 0
+    #: Opened; its pages are not verified yet.
+    checkpoint: CheckpointFile | None = None
+    #: Why the checkpoint that the manifest names was not used; empty when it was, or there is none.
+    checkpoint_fault: str = ""
 
 
 class Recovery:
@@ -106,7 +113,24 @@ class Recovery:
         except BaseException:
             for segment in self._opened:
                 segment.close(self._disk)
+            self._close_checkpoint()
             raise
+
+    def refuse_checkpoint(self, reason: str) -> None:
+        """Do without the checkpoint: read the hints that it would have saved."""
+        found = self._found
+        self._close_checkpoint()
+        found.checkpoint_fault = reason
+        self._log.warning("checkpoint not used", reason=reason)
+        for source in found.sources:
+            if source.hints is None:
+                source.hints = self._read_hints(source.segment, self._manifest.state.segments[source.segment.id])
+                source.record_bytes = source.segment.end - RECORDS_START
+
+    def _close_checkpoint(self) -> None:
+        if self._found.checkpoint is not None:
+            self._found.checkpoint.close()
+            self._found.checkpoint = None
 
     def _run(self) -> Recovered:
         state = self._manifest.state
@@ -115,6 +139,7 @@ class Recovery:
         found.floors = dict(state.floors)
         found.epoch = state.epoch
         found.lsn = state.lsn
+        self._open_checkpoint()
         self._refuse_newer()
         strays = self._strays()
         self._manifest.start()
@@ -128,7 +153,36 @@ class Recovery:
         for epoch, lsn in found.floors.values():
             found.lsn = max(found.lsn, lsn)
             found.epoch = max(found.epoch, epoch)
+        self._judge_checkpoint()
         return found
+
+    def _open_checkpoint(self) -> None:
+        named = self._manifest.state.checkpoint
+        if named is None:
+            return
+        path = self._directory / checkpoint_name(named.id)
+        try:
+            self._found.checkpoint = CheckpointFile(self._disk, path, self._shard, self._identity.directory_id, named)
+        except (Corrupt, OSError) as error:
+            self.refuse_checkpoint(str(error))
+
+    def _judge_checkpoint(self) -> None:
+        """Refuse a checkpoint that records which it does not know of contradict."""
+        found = self._found
+        if found.checkpoint is None:
+            return
+        lsn_min = found.checkpoint.contents.lsn_min
+        if found.suspect_lsn:
+            self.refuse_checkpoint("records are damaged")
+        elif any(lsn > lsn_min for _, lsn in found.floors.values()):
+            self.refuse_checkpoint("a keyspace was cleared since")
+
+    def _is_covered(self, entry: SegmentEntry) -> bool:
+        """Whether the checkpoint says all that the hints of this segment do."""
+        checkpoint = self._found.checkpoint
+        if checkpoint is None or entry.damaged:
+            return False
+        return entry.lsn_max <= checkpoint.contents.lsn_min and entry.id in checkpoint.ids
 
     def _path(self, segment: int) -> Path:
         return self._directory / segment_name(segment)
@@ -158,7 +212,9 @@ class Recovery:
             number = segment_id(name)
             path = self._directory / name
             if number is None:
-                if name.endswith(".tmp"):
+                named = self._manifest.state.checkpoint
+                is_old = is_checkpoint_name(name) and (named is None or name != checkpoint_name(named.id))
+                if is_old or name.endswith(".tmp"):
                     remove.append(path)
                 continue
             if number in self._manifest.state.segments:
@@ -200,9 +256,31 @@ class Recovery:
         segment = map_segment(self._disk, self._path(entry.id), self._shard, entry)
         self._opened.append(segment)
         segment.is_synced = True
+        hints = None
+        if not self._is_covered(entry) or not self._has_expiries(segment, entry):
+            hints = self._read_hints(segment, entry)
+        fd, segment.fd = segment.fd, -1
+        self._descriptors.keep(segment.path, fd)
+        found.lsn = max(found.lsn, entry.lsn_max)
+        found.epoch = max(found.epoch, entry.epoch_max)
+        found.sources.append(Source(segment, hints, segment.end - RECORDS_START, True))
+
+    def _has_expiries(self, segment: Segment, entry: SegmentEntry) -> bool:
+        """Read no more of a segment than its expiries; False when that could not be done."""
+        try:
+            footer = read_footer(self._disk, segment.fd, self._shard, entry)
+            segment.expiries = ExpiryRun(read_expiries(segment.mapping, footer))
+        except (Corrupt, OSError):
+            return False
+        return True
+
+    def _read_hints(self, segment: Segment, entry: SegmentEntry) -> bytes | memoryview:
+        """The hints of a sealed segment: from its end, or from its records where that is damaged."""
+        found = self._found
         hints: bytes | memoryview
         try:
-            end = read_end(self._disk, segment.fd, segment.mapping, self._shard, entry)
+            fd = segment.fd if segment.fd >= 0 else self._descriptors.get(segment.path)
+            end = read_end(self._disk, fd, segment.mapping, self._shard, entry)
             hints, segment.expiries = end.hints, ExpiryRun(end.expiries)
         except (Corrupt, OSError) as error:
             found.scanned_sealed += 1
@@ -222,17 +300,13 @@ class Recovery:
             if scan.damaged or scan.end != entry.end:
                 found.suspect_lsn = max(found.suspect_lsn, entry.lsn_max + 1)
                 segment.end = min(entry.end, segment.capacity)
-        fd, segment.fd = segment.fd, -1
-        self._descriptors.keep(segment.path, fd)
         clears, damaged = _hints.specials(hints)
         for _, _, lsn in damaged:
             found.suspect_lsn = max(found.suspect_lsn, lsn + 1)
         if entry.damaged:
             found.suspect_lsn = max(found.suspect_lsn, entry.lsn_max + 1)
         self._note_clears(clears)
-        found.lsn = max(found.lsn, entry.lsn_max)
-        found.epoch = max(found.epoch, entry.epoch_max)
-        found.sources.append(Source(segment, hints, segment.end - RECORDS_START, True))
+        return hints
 
     # ---- never sealed ----
 

@@ -27,8 +27,9 @@ from kio import opbatch, wire
 from kio.errors import BadRequest, Corrupt, DiskFull, KioError, Overloaded, ShardReadOnly
 from kio.limits import KEY_BYTES_MAX, MIB, OPEN_SEGMENTS, SEGMENT_BYTES_CEILING, VALUE_BYTES_MAX
 from kio.log import Log, Repeats
-from kio.segments import _engine, _hints, _scan, format
+from kio.segments import _engine, _scan, format
 from kio.segments.chain import SegmentChain
+from kio.segments.checkpointing import Checkpointer
 from kio.segments.clock import ShardClock
 from kio.segments.disk import DISK, Disk, UnchangingDisk, lock_file
 from kio.segments.expiry import Sweeper
@@ -36,6 +37,7 @@ from kio.segments.identity import DirectoryIdentity
 from kio.segments.jobs import Job
 from kio.segments.maintenance import Maintenance
 from kio.segments.manifest import Manifest
+from kio.segments.opening import fill_keydir
 from kio.segments.recovery import Recovery
 from kio.segments.segment import RECORDS_START, Descriptors
 
@@ -58,6 +60,8 @@ class StoreOptions:
     #: Why the disk failed this shard in an earlier life of the worker: it is opened for reading, and not changed, until
     #: an operator has started the daemon anew. Empty: it takes writes.
     read_only_reason: str = ""
+    #: A checkpoint is taken when so much time has passed since the last one, if anything was written.
+    checkpoint_interval_s: float = 60.0
 
 
 class Executed(NamedTuple):
@@ -113,7 +117,16 @@ class Store:
             )
             self._clock = clock(self._manifest.state.clock_ms)
             self._sweeper = Sweeper(self._log, self._engine, self._manifest, self._clock, self._chain.segments)
-            self._maintenance = Maintenance(self._log, [], lambda: self.durable_lsn)
+            self._checkpointer = Checkpointer(
+                disk,
+                path,
+                shard,
+                self._manifest,
+                self._engine,
+                options.checkpoint_interval_s,
+                options.segment_bytes,
+            )
+            self._maintenance = Maintenance(self._log, [self._checkpointer.plan], lambda: self.durable_lsn)
             self._recover()
         except BaseException:
             self._abandon()
@@ -340,7 +353,10 @@ class Store:
         """What a helper should run now, beside a sync; ask again until it is None."""
         if self._read_only_reason:
             return None
-        return self._chain.background_job() or self._maintenance.job() or self._sweeper.job()
+        job = self._chain.background_job() or self._maintenance.job() or self._sweeper.job()
+        if job is None and self._options.sync == "os" and self._maintenance.lsn_wanted > self.durable_lsn:
+            job = self._chain.sync_job()  # nobody else asks for one
+        return job
 
     def finish(self, job: Job) -> None:
         """Take over the outcome of a job that has run. A second call for the same job changes nothing."""
@@ -365,11 +381,10 @@ class Store:
     def _recover(self) -> None:
         engine = self._engine
         chain = self._chain
-        recovered = Recovery(self.path, self._identity, self.shard, self._manifest, self._disk, self._descriptors).run()
+        recovery = Recovery(self.path, self._identity, self.shard, self._manifest, self._disk, self._descriptors)
+        recovered = recovery.run()
         chain.reserve_slots(recovered.sources)
-        rebuilt = _hints.rebuild(
-            engine.keydir, [(s.segment.slot, s.hints, s.segment.mapping) for s in recovered.sources], recovered.floors
-        )
+        rebuilt = fill_keydir(self._log, recovery, recovered, engine.keydir)
         for source, live_bytes in zip(recovered.sources, rebuilt.live_bytes, strict=True):
             chain.adopt(source, live_bytes)
         engine.set_keys(rebuilt.keys)
@@ -382,11 +397,15 @@ class Store:
         else:
             self._manifest.append({"t": "open", "boot": self._disk.boot_id()}, {"t": "epoch", "epoch": epoch})
             chain.begin(epoch)
+        self._checkpointer.opened(
+            replayed=any(source.hints is not None for source in recovered.sources), fault=recovered.checkpoint_fault
+        )
         self._log.info(
             "open",
             keys=engine.count_keys(),
             segments=len(recovered.sources),
             scanned=sum(not s.is_sealed for s in recovered.sources) + recovered.scanned_sealed,
+            hints=sum(s.is_sealed and s.hints is not None for s in recovered.sources),
             lsn=recovered.lsn,
             epoch=epoch,
             clean=recovered.was_clean,
@@ -401,6 +420,7 @@ class Store:
             self._maintenance.stop()
             self._note(self._chain.finish_running())
             if not self._read_only_reason and self._chain.seal_all() is None:
+                self._take_last_checkpoint()
                 self._manifest.append(
                     {"t": "clock", "ms": self._clock.now_ms()},
                     {"t": "close", "epoch": self._chain.epoch, "lsn": self.lsn},
@@ -411,6 +431,13 @@ class Store:
             )
         finally:
             self._abandon()
+
+    def _take_last_checkpoint(self) -> None:
+        """What the disk refuses of it costs the next start some time, and no more."""
+        try:
+            self._checkpointer.take()
+        except OSError as error:
+            self._log.warning("checkpoint failed", reason=str(error))
 
     def _abandon(self) -> None:
         """Give up every descriptor and the lock."""
@@ -464,6 +491,7 @@ class Store:
             "syncs": self._chain.syncs,
             "sync_ms_last": round(self._chain.sync_ms_last, 3),
             "unsynced_bytes": self.unsynced_bytes,
+            **self._checkpointer.stats(),
         }
 
 

@@ -21,7 +21,8 @@ _DAEMON_FIELDS: Final = (
 )  # fmt: skip
 _PROCESS_COLUMNS: Final = ("process", "pid", "cpu", "restarts", "rss_mib", "cpu_s", "state")
 _SHARD_COLUMNS: Final = (
-    "shard", "worker", "keys", "live_mib", "dead_mib", "segments", "lsn", "keydir_mib", "state",
+    "shard", "worker", "keys", "live_mib", "dead_mib", "segments", "lsn", "checkpoint_age_s",
+    "keydir_mib", "state",
 )  # fmt: skip
 
 
@@ -69,7 +70,8 @@ def _shards(stats: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
     for shard in stats.get("shards", []):
         live, dead, keydir = (_mib(shard.get(field)) for field in ("live_bytes", "dead_bytes", "keydir_bytes"))
         keys, segments, lsn = (_count(shard.get(field)) for field in ("keys", "segments", "lsn"))
-        yield shard.get("shard"), shard.get("worker"), keys, live, dead, segments, lsn, keydir, shard.get("state")
+        age, where, state = _seconds(shard.get("checkpoint_age_s")), shard.get("worker"), shard.get("state")
+        yield shard.get("shard"), where, keys, live, dead, segments, lsn, age, keydir, state
 
 
 def _reasons(stats: Mapping[str, Any]) -> Iterator[str]:
@@ -84,6 +86,10 @@ def _reasons(stats: Mapping[str, Any]) -> Iterator[str]:
 
 def _mib(size: int | None) -> str | None:
     return None if size is None else f"{size / MIB:,.1f}"
+
+
+def _seconds(span: float | None) -> str | None:
+    return None if span is None else f"{span:,.0f}"
 
 
 def _count(number: int | None) -> str | None:

@@ -38,6 +38,11 @@ _SHARD_FIELDS: Final = {
     "kio_epoch": "epoch",
     "kio_unsynced_bytes": "unsynced_bytes",
     "kio_syncs_total": "syncs",
+    "kio_checkpoint_lsn": "checkpoint_lsn",
+    "kio_checkpoint_bytes": "checkpoint_bytes",
+    "kio_checkpoint_age_seconds": "checkpoint_age_s",
+    "kio_checkpoints_total": "checkpoints",
+    "kio_checkpoint_fallbacks_total": "checkpoint_fallbacks",
 }
 _ROUTER_FIELDS: Final = {
     "kio_connections": "connections",
@@ -133,3 +138,5 @@ def _shard(shard: str, stats: Mapping[str, Any]) -> Iterator[_Sample]:
             yield "kio_operations_total", [shard, operation], stats[field]
     if "sync_ms_last" in stats:
         yield "kio_sync_last_seconds", [shard], stats["sync_ms_last"] / 1000
+    if "checkpoint_ms_last" in stats:
+        yield "kio_checkpoint_last_seconds", [shard], stats["checkpoint_ms_last"] / 1000

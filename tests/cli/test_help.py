@@ -57,7 +57,8 @@ def test_bench_has_an_option_for_every_field_of_a_plan(kio: Run) -> None:
     assert "KIO_URL" in text
 
 
-def test_serve_has_a_flag_for_every_setting(kio: Run) -> None:
+def test_serve_has_a_flag_for_every_setting(kio: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # in 80 the longest are cut
     text = kio("serve", "--help").out.decode()
     for setting in config.CATALOGUE:
         assert f" {setting.flag} " in text

@@ -31,6 +31,12 @@ SHARD: dict[str, Any] = {
     "syncs": 6,
     "sync_ms_last": 2.5,
     "unsynced_bytes": 64,
+    "checkpoint_lsn": 15,
+    "checkpoint_bytes": 12480,
+    "checkpoint_age_s": 7.5,
+    "checkpoint_ms_last": 40.0,
+    "checkpoints": 3,
+    "checkpoint_fallbacks": 1,
     "sync": "interval",
 }
 ROUTER: dict[str, Any] = {

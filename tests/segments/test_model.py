@@ -62,12 +62,13 @@ class ShardMachine(RuleBasedStateMachine):
         self.acknowledged = 0
         self.parked: list[tuple[int, int]] = []
         self.cuts = 0
+        self.clock_s = 1e9
 
     @initialize(
         sync=st.sampled_from(["always", "interval", "os"]), segment_bytes=st.sampled_from([400, 1024, 4096]),
     )  # fmt: skip
     def start(self, sync: str, segment_bytes: int) -> None:
-        self.options = StoreOptions(segment_bytes=segment_bytes, open_segments=3, sync=sync)
+        self.options = StoreOptions(segment_bytes=segment_bytes, open_segments=3, sync=sync, checkpoint_interval_s=1.0)
         self.driven = Driven(self.root / "0" / "shard", self.options, self.disk)
 
     def teardown(self) -> None:
@@ -164,6 +165,15 @@ class ShardMachine(RuleBasedStateMachine):
             job.run()
             self.driven.store.finish(job)
         self._acknowledge()
+
+    @rule(slices=st.integers(1, 12))
+    def maintain(self, slices: int) -> None:
+        """Some slices and jobs of maintenance, which may be under way afterwards."""
+        for _ in range(slices):
+            self.clock_s += 10
+            self.driven.store.maintain(self.clock_s)
+            self.work(1)
+            self.sync()
 
     @rule()
     def leave_a_job_under_way(self) -> None:

@@ -62,6 +62,7 @@ class WorkerUnderTest:
             sync=self.sync,
             sync_interval_ms=50,
             segment_bytes=MIB,
+            checkpoint_interval_s=60,
             open_segments=16,
             max_value_bytes=MIB,
             read_only={},
