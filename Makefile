@@ -5,7 +5,7 @@
 #   make test     every test but the long ones            ARGS="tests/segments -k torn" narrows it
 #   make check    style, types, import floors, layout, wheel and sdist
 #   make stress   the long tests                          FULL=1 raises their counts
-#   make bench    figures of this machine
+#   make bench    figures of this machine, kio beside redis-server; they go into README.md
 #   make lock     requirements.lock anew from pyproject.toml (needs uv)
 #   make clean    everything that was made, except ./data
 
@@ -38,9 +38,7 @@ stress: setup
 	$(BIN)/pytest -m stress --durations=20 $(ARGS)
 
 bench: setup
-	$(BIN)/python -m tests.measure.kernel
-	$(BIN)/python -m tests.measure.daemon
-	$(BIN)/python -m tests.measure.frontdoor
+	$(BIN)/python -m tests.measure.canonical
 
 check: setup
 	$(BIN)/ruff check

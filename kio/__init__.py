@@ -11,7 +11,7 @@ exchange control messages (control.py) over socket pairs. A key's hash (hashing.
 Imports go down only, and `make check` holds it:
 
     cli, __main__                                       what a person types
-    daemon                                              the supervisor
+    daemon | bench                                      the supervisor; the load generator, which shares nothing with it
     router | workers | replication                      the processes; they meet through messages, never by import
     segments                                            files; knows no socket, process or configuration
     frontdoor                                           sockets, frames, reply order, limits; knows no shard

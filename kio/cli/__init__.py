@@ -4,6 +4,7 @@
                        ├── status get set delete scan count ┐
                        ├── import export                    ┴ kio.client, over the wire
                        ├── check                           kio.segments, offline
+                       ├── bench                           kio.bench, in processes of its own
                        └── config version
 
 A verb module holds EXAMPLE (the end of its --help) and `command`, a function whose signature is its arguments and whose

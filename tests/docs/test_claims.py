@@ -18,7 +18,7 @@ DOCUMENTS = {
 }
 README, CHANGELOG = DOCUMENTS["README.md"], DOCUMENTS["CHANGELOG.md"]
 #: Targets of the Makefile that .ci/run does not name, and the test that it runs instead.
-TARGETS_BESIDE_CI = {"run": "tests/docs/test_make_run.py", "bench": "tests/measure/test_targets.py"}
+TARGETS_BESIDE_CI = {"run": "tests/docs/test_make_run.py", "bench": "tests/measure/test_canonical.py"}
 
 
 def section(heading: str) -> str:
@@ -99,7 +99,7 @@ def test_every_file_that_the_readme_names_is_there() -> None:
 def test_the_reading_order_passes_every_part() -> None:
     order = section("Reading the code")
     folders = ["segments", "workers", "router", "replication", "tests"]
-    folders += [f"kio/{name}" for name in ("frontdoor", "daemon", "client", "cli")]
+    folders += [f"kio/{name}" for name in ("frontdoor", "daemon", "client", "cli", "bench")]
     assert [folder for folder in folders if f"`{folder}/" not in order] == []
 
 

@@ -14,17 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import shutil
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -32,6 +26,7 @@ import psutil
 import redis
 
 import kio
+from tests.measure import servers
 
 KEYS = 200_000
 BATCH = 1_000
@@ -39,7 +34,6 @@ VALUE = b"v" * 100
 #: Of one round, for each of the servers.
 BATCHES = KEYS // BATCH
 SINGLES = 1_000
-START_S = 30.0
 
 Round = dict[str, float]
 
@@ -56,76 +50,20 @@ class Store(Protocol):
 class Redis:
     """redis-py under the names of kio's client."""
 
-    def __init__(self, port: int) -> None:
-        self._redis = cast(Any, redis.Redis(port=port))
+    def __init__(self, url: str) -> None:
+        self._redis = cast(Any, redis.Redis.from_url(url))
         self.get: Callable[[bytes], bytes | None] = self._redis.get
         self.set: Callable[[bytes, bytes], object] = self._redis.set
         self.get_many: Callable[[list[bytes]], object] = self._redis.mget
         self.set_many: Callable[[dict[bytes, bytes]], object] = self._redis.mset
 
-    def is_ready(self) -> bool:
-        try:
-            return bool(self._redis.ping())
-        except redis.ConnectionError:
-            return False
-
     def close(self) -> None:
         self._redis.close()
 
 
-def await_true(condition: Callable[[], bool], process: subprocess.Popen[bytes], what: str) -> None:
-    """Wait until `condition` holds; RuntimeError when `process` ends first, or after START_S."""
-    end = time.monotonic() + START_S
-    while not condition():
-        if process.poll() is not None or time.monotonic() > end:
-            raise RuntimeError(f"{what} did not start; exit code {process.poll()}")
-        time.sleep(0.05)
-
-
-@contextmanager
-def running(command: list[str], directory: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A server in the foreground, its output in DIRECTORY/log; stopped with SIGTERM at the end."""
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(START_S)
-
-
-@contextmanager
-def kio_daemon(directory: Path) -> Iterator[tuple[Store, psutil.Process]]:
-    """A kio of 2 workers, and a client of it."""
-    flags = "--data data --port 0 --http-port 0 --workers 2 --sync interval --sync-interval-ms 1000"
-    with running([sys.executable, "-m", "kio", "serve", *flags.split()], directory) as process:
-        announced = directory / "data" / "run" / "daemon.json"
-        await_true(announced.exists, process, "kio serve")
-        ports = json.loads(announced.read_text())
-        await_true(lambda: is_ok(ports["http"] + "/readyz"), process, "kio serve")
-        with kio.connect(ports["url"]) as db:
-            yield db, psutil.Process(process.pid)
-
-
-def is_ok(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=START_S) as answer:
-            return bool(answer.status == 200)
-    except urllib.error.HTTPError:
-        return False
-
-
-@contextmanager
-def redis_server(program: str, directory: Path) -> Iterator[tuple[Store, psutil.Process]]:
-    """A redis-server with its log on, and a client of it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    flags = f"--port {port} --bind 127.0.0.1 --appendonly yes --appendfsync everysec --save".split()
-    with running([program, *flags, ""], directory) as process:
-        client = Redis(port)
-        await_true(client.is_ready, process, program)
-        yield client, psutil.Process(process.pid)
-        client.close()
+def client_of(server: servers.Server) -> AbstractContextManager[Store]:
+    """A client of the server, closed at the end."""
+    return kio.connect(server.url) if server.name == "kio" else closing(Redis(server.url))
 
 
 def cpu_s(server: psutil.Process) -> float:
@@ -174,22 +112,21 @@ def run(rounds: int) -> dict[str, Any]:
     """The medians of all rounds: {"kio": figures, "redis": figures, "ratio": figures}; kio alone without redis."""
     rng = random.Random(1)
     keys = [b"key:%012d" % i for i in range(KEYS)]
-    program = shutil.which("redis-server")
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kio-bench.")))
-        (home / "kio").mkdir()
-        servers = {"kio": stack.enter_context(kio_daemon(home / "kio"))}
-        if program is not None:
-            (home / "redis").mkdir()
-            servers["redis"] = stack.enter_context(redis_server(program, home / "redis"))
-        for db, _ in servers.values():
+        stores: dict[str, tuple[Store, psutil.Process]] = {}
+        for name, start in servers.available().items():
+            (home / name).mkdir()
+            server = stack.enter_context(start(home / name))
+            stores[name] = stack.enter_context(client_of(server)), psutil.Process(server.pid)
+        for db, _ in stores.values():
             for batch in batches(keys):
                 db.set_many(dict.fromkeys(batch, VALUE))
-        told: dict[str, list[Round]] = {name: [] for name in servers}
+        told: dict[str, list[Round]] = {name: [] for name in stores}
         for number in range(rounds):
             # Who goes first changes, so that neither always follows the other.
-            for name in sorted(servers, reverse=bool(number % 2)):
-                told[name].append(measure(*servers[name], keys, rng))
+            for name in sorted(stores, reverse=bool(number % 2)):
+                told[name].append(measure(*stores[name], keys, rng))
     result: dict[str, Any] = {"rounds": rounds, "batch": BATCH, "keys": KEYS, "value_bytes": len(VALUE)}
     for name, figures in told.items():
         result[name] = {figure: statistics.median(one[figure] for one in figures) for figure in figures[0]}

@@ -1,98 +1,112 @@
-"""Writes the figures of README.md: what stands there was measured by this command, never typed.
+"""The section "Figures" of README.md: what stands there was measured by `make bench`, never typed.
 
-    python -m tests.measure.readme [--kernel FILE] [--daemon FILE]
+    python -m tests.measure.readme RESULT.json
 
-Each FILE is what `python -m tests.measure.kernel --json` or `python -m tests.measure.daemon --json` printed; without it
-that bench is run now. Only the text between the two marks changes.
+writes the section again from what `python -m tests.measure.canonical --out DIR` left. Only the text between the two
+marks and the plots change.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from kio.bench import plots, sweep
+
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
-BEGIN, END = "<!-- figures: written by python -m tests.measure.readme -->\n", "<!-- end of figures -->\n"
+#: Where the plots stand.
+FIGURES = ROOT / "tests" / "measure" / "figures"
+BEGIN, END = "<!-- figures: written by make bench -->\n", "<!-- end of figures -->\n"
+NO_REDIS = "redis-server was not installed where this was measured, so kio stands alone.\n"
+P99_US = 2_000
 
-DAEMON_ROWS = (
-    ("get_many of {batch:,} keys, keys/s", "get_many_keys_per_s", 0),
-    ("set_many of {batch:,} keys, keys/s", "set_many_keys_per_s", 0),
-    ("server CPU, get_many, s per million keys", "get_many_cpu_s_per_million", 2),
-    ("server CPU, set_many, s per million keys", "set_many_cpu_s_per_million", 2),
-    ("single get, median µs", "get_us", 0),
-    ("single set, median µs", "set_us", 0),
+#: What each line of the table says, its figure, and its digits.
+ROWS = (
+    ("load, records/s", "load_per_s", 0),
+    ("read, 50 connections, keys/s", "read_per_s", 0),
+    ("update, 50 connections, keys/s", "update_per_s", 0),
+    ("read, pipeline 16, keys/s", "read_p16_per_s", 0),
+    ("update, pipeline 16, keys/s", "update_p16_per_s", 0),
+    ("get_many / MGET of {batch}, keys/s", "read_many_per_s", 0),
+    ("set_many / MSET of {batch}, keys/s", "update_many_per_s", 0),
+    ("server CPU, read, s per million keys", "read_cpu", 2),
+    ("server CPU, read, pipeline 16", "read_p16_cpu", 2),
+    ("server CPU, update, pipeline 16", "update_p16_cpu", 2),
+    ("server CPU, get_many / MGET", "read_many_cpu", 2),
+    ("server CPU, set_many / MSET", "update_many_cpu", 2),
+    ("95 % reads at {open_rate:,.0f}/s, open loop: p50, µs", "open_p50", 0),
+    ("the same: p99, µs", "open_p99", 0),
+    ("the same: p99.9, µs", "open_p999", 0),
+    ("the same: server CPU, s per million keys", "open_cpu", 2),
+    ("resident memory, bytes a record", "memory_per_key", 0),
 )
-KERNEL_COLUMNS = {
-    "keys": "keys",
-    "sets_per_s": "sets/s",
-    "gets_per_s": "gets/s",
-    "keydir_bytes_per_key": "KeyDir, bytes a key",
-    "rss_slope_bytes_per_key": "resident, bytes a key more",
-    "longest_batch_us": "longest batch of 100 sets, µs",
-}
 
 
-def measured(bench: str) -> Any:
-    """What a bench finds when it is run now."""
-    command = [sys.executable, "-m", f"tests.measure.{bench}", "--json"]
-    return json.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout)
+def section(result: dict[str, Any]) -> str:
+    """What stands between the marks: the machine, the table, the plots."""
+    figures = result["figures"]
+    parts = [f"Measured on {result['machine']}, {result['records']:,} records, medians of {result['rounds']} rounds.\n"]
+    if "redis" not in figures:
+        parts.append(NO_REDIS)
+    parts.append(table(result))
+    best = {name: sweep.best_rate(reports, P99_US) for name, reports in result["sweep"].items()}
+    parts.append(
+        "\n".join(
+            f"{name}: {'no rate of the sweep' if rate is None else f'{rate:,.0f}/s'} with p99 under {P99_US:,} µs."
+            for name, rate in best.items()
+        )
+        + "\n"
+    )
+    where = FIGURES.relative_to(ROOT)
+    parts.append(f"![latency by percentile, {result['open_rate']:,.0f} operations a second]({where}/latency.svg)\n")
+    parts.append(f"![latency over rate]({where}/sweep.svg)\n")
+    return "\n".join(parts)
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+def table(result: dict[str, Any]) -> str:
+    """A column for each server, and the ratio where both were there; a figure of void runs only is none."""
+    figures = result["figures"]
+    names = list(figures)
+    head = ["", *names, *(["ratio"] if "redis" in names else [])]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for text, figure, digits in ROWS:
+        values = [figures[name].get(figure) for name in names]
+        cells = ["void" if value is None else f"{value:,.{digits}f}" for value in values]
+        if "redis" in names:
+            ours, theirs = figures["kio"].get(figure), figures["redis"].get(figure)
+            cells.append(f"{ours / theirs:,.2f}" if ours is not None and theirs else "")
+        lines.append([text.format(**result), *cells])
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def daemon_table(result: dict[str, Any]) -> str:
-    """One Python client: kio beside redis, and the ratio; kio alone where redis was not there."""
-    sides = [name for name in ("kio", "redis", "ratio") if name in result]
-
-    def cell(side: str, figure: str, digits: int) -> str:
-        return f"{result[side][figure]:,.{2 if side == 'ratio' else digits}f}"
-
-    return table(
-        ["one Python client", *sides],
-        [
-            [name.format(**result), *(cell(side, figure, digits) for side in sides)]
-            for name, figure, digits in DAEMON_ROWS
-        ],
-    )
+def plot(result: dict[str, Any], directory: Path) -> None:
+    """latency.svg and sweep.svg."""
+    directory.mkdir(parents=True, exist_ok=True)
+    curves = {
+        name + (" (VOID)" if told["void"] else ""): told["histograms"]["corrected"]
+        for name, told in result["open"].items()
+    }
+    heading = f"95 % reads, 5 % updates, 50 connections, open loop at {result['open_rate']:,.0f}/s: corrected latency"
+    plots.plot_percentiles(curves, heading, directory / "latency.svg")
+    heading = "95 % reads, 5 % updates, 50 connections, open loop (hollow: void)"
+    plots.plot_sweep(result["sweep"], heading, directory / "sweep.svg", P99_US)
 
 
-def kernel_table(result: dict[str, Any]) -> str:
-    """One shard in process."""
-    return table(
-        list(KERNEL_COLUMNS.values()), [[f"{row[name]:,}" for name in KERNEL_COLUMNS] for row in result["table"]]
-    )
-
-
-def written(text: str, kernel: dict[str, Any], daemon: dict[str, Any]) -> str:
+def written(text: str, result: dict[str, Any]) -> str:
     """`text` with new figures between the marks."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    machine = f"Measured on {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}."
-    parts = (machine + "\n", daemon_table(daemon), kernel_table(kernel))
-    return before + BEGIN + "\n" + "\n".join(parts) + "\n" + END + after
+    return before + BEGIN + "\n" + section(result) + "\n" + END + after
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kernel", type=Path, metavar="FILE")
-    parser.add_argument("--daemon", type=Path, metavar="FILE")
-    args = parser.parse_args()
-    kernel, daemon = (
-        json.loads(file.read_text()) if file is not None else measured(bench)
-        for bench, file in (("kernel", args.kernel), ("daemon", args.daemon))
-    )
-    README.write_text(written(README.read_text(encoding="utf-8"), kernel, daemon), encoding="utf-8")
+def write(result: dict[str, Any]) -> None:
+    """Plots first, then the README that shows them."""
+    plot(result, FIGURES)
+    README.write_text(written(README.read_text(encoding="utf-8"), result), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    write(json.loads(Path(sys.argv[1]).read_bytes()))
