@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,4 +41,6 @@ def line(step: str, progress: Progress) -> str:
 
 
 def _write(text: str) -> None:
-    print(_CLEAR + text, end="", file=sys.stderr, flush=True)
+    """One line in the place of the last; cut, since what wraps cannot be cleared again."""
+    columns = shutil.get_terminal_size().columns
+    print(_CLEAR + text[: columns - 1], end="", file=sys.stderr, flush=True)
