@@ -11,6 +11,23 @@ from kio.segments._native cimport kio_guarded_copy
 cdef enum:
     SLOTS = 65536
     FRESH_WORDS = 64        # 4,096 bits
+    CODE_KEY_EMPTY = 16
+    CODE_VALUE_TOO_LARGE = 18
+    CODE_BAD_REQUEST = 20
+    CODE_UNKNOWN_OPERATION = 21
+    CODE_NOT_AN_INTEGER = 22
+    CODE_NUMBER_OVERFLOW = 23
+    CODE_REPLY_TOO_LARGE = 35
+    CODE_TIMEOUT = 36
+    CODE_CORRUPT = 48
+    CODE_READ_ONLY = 49
+    CODE_MEMORY_FULL = 54
+    RUN_DONE = 0
+    RUN_RARE = 1
+    RUN_ROTATE = 2
+    NOT_THERE = 0
+    THERE = 1
+    UNKNOWN = 2             # not there, but a damaged record may have been it
 
 cdef struct Segment:
     const uint8_t* base
@@ -38,11 +55,13 @@ cdef struct Undo:
 cdef struct Found:
     uint32_t page
     uint32_t at
+    bint holds              # the KeyDir holds a word of this key: `at`, `word`, `record` and `header` tell of it
+    bint collides           # another key of this tag is there, or may be
     uint64_t word
     const uint8_t* record
     uint64_t room
     Record header
-    bint collides           # another key of this tag is there
+    uint64_t expiry         # 0: none, or not read
 
 cdef inline int reserve(Buffer* b, size_t more) except -1 nogil:
     cdef size_t capacity
@@ -70,7 +89,7 @@ cdef class Engine:
     cdef readonly uint32_t epoch
     cdef readonly uint64_t gets, hits, misses, sets, deletes, errors, bytes_read, bytes_written
     cdef bint parks
-    cdef uint64_t value_bytes_max, reply_bytes_max
+    cdef uint64_t value_bytes_max, reply_bytes_max, memory_bytes_max
     cdef int64_t keys[256]
     # segments
     cdef Segment* segments
@@ -80,11 +99,12 @@ cdef class Engine:
     cdef readonly uint64_t tail             # offset behind the last record
     cdef readonly uint64_t written          # offset behind the last record that store.py has written
     cdef uint64_t limit
+    cdef readonly uint64_t needed_bytes     # length of the record that was put together, or did not fit
     cdef Buffer staging
     # what expires
     cdef public uint64_t now_ms             # the shard's clock (clock.py), as it stood when the batch came
     cdef readonly int64_t expired           # keys that are gone because their time had come
-    cdef readonly uint64_t expired_ms       # the highest time of those records
+    cdef readonly uint64_t expired_ms       # the highest time of those, and of records that were taken for absent
     cdef ExpiryQueue expiries               # of the active segment
     cdef ExpiryList staged_expiries
     # the batch
@@ -99,8 +119,8 @@ cdef class Engine:
     cdef uint32_t commit_index, commit_replies_count, commit_parked_count
     cdef size_t commit_replies_size, commit_parked_size
     cdef uint64_t commit_lsn
-    cdef uint8_t refusal                    # status of every write, 0 when they are taken
-    cdef bytes refusal_message
+    cdef readonly uint8_t refusal           # status of every write, 0 when they are taken
+    cdef readonly bytes refusal_message
     # the checkpoint under way (_checkpoint.pyx)
     cdef uint32_t shadow_from               # pages from here on are not copied yet; PAGES while none is under way
     cdef readonly bint is_shadow_void       # a keyspace was cleared since the last one began
@@ -116,20 +136,24 @@ cdef class Engine:
     cdef bint _is_intact(self, const uint8_t* record, uint64_t room, uint32_t slot) noexcept nogil
     cdef int _locate(self, const Operation* op, const uint8_t* key, Found* f) noexcept nogil
     cdef int _run(self, uint32_t now_ms) except -1 nogil
+    cdef int _execute(self, uint32_t i, uint32_t now_ms) except -1 nogil
     cdef void _prefetch(self, uint32_t start, uint32_t stop) noexcept nogil
     cdef int _get(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil
     cdef int _exists(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil
+    cdef int _answer_expired(self, uint32_t i, const Operation* op, const Found* f) except -1 nogil
     cdef int _answer_missing(self, uint32_t i, const Operation* op, int found) except -1 nogil
     cdef int _absent(self, uint32_t i, const Operation* op) except -1 nogil
     cdef int _set(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil
     cdef int _delete(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil
-    cdef void _append(self, uint8_t kind, uint8_t keyspace, const uint8_t* key, uint16_t key_length, const uint8_t* value,
-                      uint32_t value_length) noexcept nogil
+    cdef int _execute_with(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil
+    cdef bint _answer_value(self, Buffer* b, uint32_t i, const Found* f, bint is_versioned) except -1 nogil
+    cdef uint64_t memory_bytes(self) noexcept nogil
     cdef int _reply(self, Buffer* b, uint32_t i, uint8_t status, const uint8_t* payload, uint32_t n) except -1 nogil
     cdef int _fail(self, uint32_t i, uint8_t code, const char* message) except -1 nogil
     cdef int _refuse(self, uint32_t i) except -1 nogil
     cdef int _fail_corrupt(self, uint32_t i, uint64_t word) except -1 nogil
     cdef int _fail_suspect(self, uint32_t i) except -1 nogil
+    cdef int _fail_lost(self, uint32_t i) except -1 nogil
 
 
 cdef inline uint64_t expiry_of(const Record* header, const uint8_t* record) noexcept nogil:

@@ -31,8 +31,17 @@ class Engine:
     now_ms: int
     expired: int
     expired_ms: int
+    refusal: int
+    refusal_message: bytes
     def __init__(
-        self, shard: int, seed: int, *, value_bytes_max: int = ..., parks: bool = False, reply_bytes_max: int = ...
+        self,
+        shard: int,
+        seed: int,
+        *,
+        value_bytes_max: int = ...,
+        parks: bool = False,
+        reply_bytes_max: int = ...,
+        memory_bytes_max: int = ...,
     ) -> None: ...
     def attach(
         self, slot: int, segment: int, mapping: object, end: int, crc_seed: int, record_bytes: int, live_bytes: int

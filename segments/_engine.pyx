@@ -20,24 +20,27 @@ operation is executed in order; so the cache misses of a group overlap.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset, strlen
 
 from kio._opbatch cimport (
-    ABSENT, BATCH_MAGIC, DONE, ERROR, OP_DELETE, OP_EXISTS, OP_GET, OP_RARE, OP_SET, REPLIES_MAGIC, VALUE,
-    Entry, Header, Operation,
+    ABSENT, BATCH_MAGIC, DONE, ERROR, OP_DELETE, OP_EXISTS, OP_GET, OP_RARE, OP_SET, OP_TTL, REPLIES_MAGIC, VALUE, VERSIONED,
+    WITH_VERSION, Entry, Header, Operation, Versioned,
 )
+from kio.segments._arguments cimport Arguments, take_arguments
 from kio.segments._expiries cimport ExpiryQueue, add_expiry, reserve_expiries
 from kio.segments._format cimport (
-    FLAG_COLLIDES, FLAG_HIDES, KIND_CLEAR, KIND_MASK, KIND_PUT, KIND_TOMBSTONE, RECORD_HEADER, Record, key_offset,
-    order_of, record_bytes,
+    FLAG_EXPIRY, KIND_CLEAR, KIND_MASK, KIND_PUT, RECORD_HEADER, Record, key_offset, order_of, record_bytes,
 )
 from kio.segments._keydir cimport (
-    PAGES, TAG_BITS, KeyDir, Page, first_of, make_word, page_of, tag_of, word_offset, word_slot, word_tag,
+    PAGES, TAG_BITS, KeyDir, Page, first_of, page_of, tag_of, word_offset, word_slot, word_tag,
 )
-from kio.segments._native cimport kio_crc32c, kio_guarded_header, kio_guarded_peek, kio_guarded_read, kio_prefetch, setup
+from kio.segments._native cimport kio_guarded_header, kio_guarded_peek, kio_guarded_read, kio_prefetch, setup
+from kio.segments._options cimport delete_with, set_with
+from kio.segments._updates cimport ttl, update
+from kio.segments._writing cimport begin_record, buffer_of, end_record, fits, is_fresh, write_put, write_tombstone
 
 from kio import errors, limits
 
@@ -47,34 +50,20 @@ setup()
 cdef enum:
     GROUP = 32
     REPLIES_KEPT = 4 << 20      # a reply buffer larger than this is given back after its batch
-    CODE_KEY_EMPTY = 16
-    CODE_VALUE_TOO_LARGE = 18
-    CODE_UNKNOWN_OPERATION = 21
-    CODE_REPLY_TOO_LARGE = 35
-    CODE_TIMEOUT = 36
-    CODE_CORRUPT = 48
-    CODE_READ_ONLY = 49
-    RUN_DONE = 0
-    RUN_RARE = 1
-    RUN_ROTATE = 2
-    NOT_THERE = 0
-    THERE = 1
-    UNKNOWN = 2                 # not there, but a damaged record may have been it
 
-assert (errors.KeyEmpty.code, errors.ValueTooLarge.code, errors.UnknownOperation.code, errors.ReplyTooLarge.code,
-        errors.Timeout.code, errors.Corrupt.code, errors.ShardReadOnly.code) == (
-    CODE_KEY_EMPTY, CODE_VALUE_TOO_LARGE, CODE_UNKNOWN_OPERATION, CODE_REPLY_TOO_LARGE, CODE_TIMEOUT, CODE_CORRUPT,
-    CODE_READ_ONLY,
+assert (
+    errors.KeyEmpty.code, errors.ValueTooLarge.code, errors.BadRequest.code, errors.UnknownOperation.code,
+    errors.NotAnInteger.code, errors.NumberOverflow.code, errors.ReplyTooLarge.code, errors.Timeout.code,
+    errors.Corrupt.code, errors.ShardReadOnly.code, errors.MemoryFull.code,
+) == (
+    CODE_KEY_EMPTY, CODE_VALUE_TOO_LARGE, CODE_BAD_REQUEST, CODE_UNKNOWN_OPERATION, CODE_NOT_AN_INTEGER,
+    CODE_NUMBER_OVERFLOW, CODE_REPLY_TOO_LARGE, CODE_TIMEOUT, CODE_CORRUPT, CODE_READ_ONLY, CODE_MEMORY_FULL,
 )
 
 #: What `Engine.run` stopped for.
 DONE_RUNNING = RUN_DONE
 RARE_OPERATION = RUN_RARE
 NEEDS_ROTATION = RUN_ROTATE
-
-
-cdef uint64_t EVERYTHING = <uint64_t>0xFFFFFFFFFFFFFFFFULL
-cdef const char* LOST = "the newest version of this key was lost by a failed sync"
 
 
 cdef class Engine:
@@ -85,10 +74,11 @@ cdef class Engine:
         value_bytes_max: a longer value is answered ValueTooLarge.
         parks: sync is "always": keep what is not durable apart.
         reply_bytes_max: past this, the reads of one batch are answered ReplyTooLarge.
+        memory_bytes_max: past this, new keys are answered MemoryFull; 0 is no bound.
     """
 
     def __cinit__(self, uint32_t shard, uint64_t seed, *, uint64_t value_bytes_max=limits.VALUE_BYTES_MAX,
-                  bint parks=False, uint64_t reply_bytes_max=limits.REPLY_BYTES_MAX):
+                  bint parks=False, uint64_t reply_bytes_max=limits.REPLY_BYTES_MAX, uint64_t memory_bytes_max=0):
         self.segments = <Segment*>calloc(SLOTS, sizeof(Segment))
         if self.segments == NULL:
             raise MemoryError("no memory for the segment table")
@@ -98,9 +88,10 @@ cdef class Engine:
         self.seed = seed
         self.value_bytes_max = value_bytes_max
         self.reply_bytes_max = reply_bytes_max
+        self.memory_bytes_max = memory_bytes_max
         self.parks = parks
         self.refusal_message = b""
-        self.served_lsn_max = EVERYTHING
+        self.served_lsn_max = UINT64_MAX
         self.shadow_from = PAGES
 
     def __dealloc__(self):
@@ -326,18 +317,13 @@ cdef class Engine:
             self.errors += 1
         self.index += 1
 
-    @property
-    def needed_bytes(self):
-        """Length of the record that did not fit, in bytes."""
-        cdef const Operation* op = <const Operation*>self.ops[self.index]
-        return (RECORD_HEADER + op.key_length + op.value_length + 7) & ~7
-
     def stage_clear(self, uint8_t keyspace):
         """Stage the record that says: nothing older in this keyspace counts. False when it does not fit the active segment."""
-        if self.tail + RECORD_HEADER > self.limit:
+        if not fits(self, RECORD_HEADER):
             return False
         reserve(&self.staging, RECORD_HEADER)
-        self._append(KIND_CLEAR, keyspace, NULL, 0, NULL, 0)
+        begin_record(self, KIND_CLEAR, keyspace, NULL, 0, 0, 0)
+        end_record(self)
         return True
 
     def forget_all(self):
@@ -377,7 +363,7 @@ cdef class Engine:
         f.page = page_of(op.hash)
         page = &self.keydir.pages[f.page]
         f.at = first_of(page, tag)
-        f.collides = False
+        f.holds = f.collides = False
         while True:
             word = page.words[f.at]
             if word == 0 or word_tag(word) != tag:
@@ -386,51 +372,52 @@ cdef class Engine:
             if kio_guarded_peek(&f.header, f.record, f.room, key, op.key_length, op.keyspace) == 1:
                 if f.header.kind & KIND_MASK == KIND_PUT:
                     f.word = word
+                    f.holds = True
                     return THERE
                 answer = UNKNOWN
-            elif self._is_intact(f.record, f.room, word_slot(word)):
-                f.collides = True
-            else:
+            elif not self._is_intact(f.record, f.room, word_slot(word)):
                 answer = UNKNOWN
+            f.collides = True
             f.at += 1
 
     cdef int _run(self, uint32_t now_ms) except -1 nogil:
         cdef uint32_t stop, i
-        cdef const Operation* op
-        cdef const uint8_t* key
+        cdef int stopped
         while self.index < self.count:
             stop = min(self.index + GROUP, self.count)
             if stop - self.index > 1:
                 self._prefetch(self.index, stop)
             for i in range(self.index, stop):
                 self.index = i
-                op = <const Operation*>self.ops[i]
-                key = self.ops[i] + sizeof(Operation)
-                if op.deadline and <int32_t>(now_ms - op.deadline) > 0:
-                    self._fail(i, CODE_TIMEOUT, "the deadline passed before the operation was executed; nothing was applied")
-                elif op.op >= OP_RARE:
-                    return RUN_RARE
-                elif op.key_length == 0:
-                    self._fail(i, CODE_KEY_EMPTY, "")
-                elif op.op == OP_GET:
-                    self._get(i, op, key)
-                elif op.op == OP_EXISTS:
-                    self._exists(i, op, key)
-                elif op.op == OP_SET or op.op == OP_DELETE:
-                    if self.refusal:
-                        self._refuse(i)
-                    elif op.value_length > self.value_bytes_max:
-                        self._fail(i, CODE_VALUE_TOO_LARGE, "")
-                    elif self.tail + ((RECORD_HEADER + op.key_length + op.value_length + 7) & ~<uint64_t>7) > self.limit:
-                        return RUN_ROTATE
-                    elif op.op == OP_SET:
-                        self._set(i, op, key)
-                    else:
-                        self._delete(i, op, key)
-                else:
-                    self._fail(i, CODE_UNKNOWN_OPERATION, "")
+                stopped = self._execute(i, now_ms)
+                if stopped != RUN_DONE:
+                    return stopped
             self.index = stop
         return RUN_DONE
+
+    cdef int _execute(self, uint32_t i, uint32_t now_ms) except -1 nogil:
+        """Execute and answer one operation: RUN_DONE; or leave it for later, with nothing changed: RUN_RARE, RUN_ROTATE."""
+        cdef const Operation* op = <const Operation*>self.ops[i]
+        cdef const uint8_t* key = self.ops[i] + sizeof(Operation)
+        if op.deadline and <int32_t>(now_ms - op.deadline) > 0:
+            return self._fail(i, CODE_TIMEOUT, "the deadline passed before the operation was executed; nothing was applied")
+        if op.op >= OP_RARE:
+            return RUN_RARE
+        if op.key_length == 0:
+            return self._fail(i, CODE_KEY_EMPTY, "")
+        if op.flags or op.op > OP_EXISTS:
+            return self._execute_with(i, op, key)
+        if op.op == OP_GET:
+            return self._get(i, op, key)
+        if op.op == OP_EXISTS:
+            return self._exists(i, op, key)
+        if op.op != OP_SET and op.op != OP_DELETE:
+            return self._fail(i, CODE_UNKNOWN_OPERATION, "")
+        if self.refusal:
+            return self._refuse(i)
+        if op.value_length > self.value_bytes_max:
+            return self._fail(i, CODE_VALUE_TOO_LARGE, "")
+        return self._set(i, op, key) if op.op == OP_SET else self._delete(i, op, key)
 
     cdef void _prefetch(self, uint32_t start, uint32_t stop) noexcept nogil:
         cdef uint32_t i, at, tag
@@ -455,44 +442,68 @@ cdef class Engine:
     cdef int _get(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil:
         cdef Found f
         cdef int found = self._locate(op, key, &f)
-        cdef Buffer* b = &self.replies
-        cdef Entry* entry
         self.gets += 1
         if found == THERE and f.header.lsn > self.served_lsn_max:
-            return self._fail(i, CODE_READ_ONLY, LOST)
+            return self._fail_lost(i)
         if found == THERE and f.header.lsn >= self.suspect_lsn:
-            if self.parks and f.header.lsn > self.durable_lsn:
-                b = &self.parked
-            if b.count and b.size + f.header.value_length > self.reply_bytes_max:
-                return self._fail(i, CODE_REPLY_TOO_LARGE, "")
-            reserve(b, sizeof(Entry) + f.header.value_length)
-            if kio_guarded_read(f.record, record_bytes(&f.header), self.segments[word_slot(f.word)].crc_seed,
-                                b.data + b.size + sizeof(Entry), key_offset(f.header.kind) + f.header.key_length,
-                                f.header.value_length) != 1:
-                return self._fail_corrupt(i, f.word)
-            entry = <Entry*>(b.data + b.size)
-            memset(entry, 0, sizeof(Entry))
-            entry.index, entry.status, entry.payload_length = i, VALUE, f.header.value_length
-            b.size += sizeof(Entry) + f.header.value_length
-            b.count += 1
-            self.hits += 1
-            self.bytes_read += f.header.value_length
+            if f.header.kind & FLAG_EXPIRY and has_expired(self, &f.header, f.record):
+                return self._answer_expired(i, op, &f)
+            if self._answer_value(&self.parked if self.parks and f.header.lsn > self.durable_lsn else &self.replies, i, &f,
+                                  op.flags & WITH_VERSION != 0):
+                self.hits += 1
             return 0
         return self._answer_missing(i, op, found)
+
+    cdef bint _answer_value(self, Buffer* b, uint32_t i, const Found* f, bint is_versioned) except -1 nogil:
+        """Answer VALUE, or VERSIONED, with what was found; False when the answer is an error."""
+        cdef Entry* entry
+        cdef Versioned* version
+        cdef uint32_t head = sizeof(Versioned) if is_versioned else 0
+        if b.count and b.size + f.header.value_length > self.reply_bytes_max:
+            self._fail(i, CODE_REPLY_TOO_LARGE, "")
+            return False
+        reserve(b, sizeof(Entry) + head + f.header.value_length)
+        if kio_guarded_read(f.record, record_bytes(&f.header), self.segments[word_slot(f.word)].crc_seed,
+                            b.data + b.size + sizeof(Entry) + head, key_offset(f.header.kind) + f.header.key_length,
+                            f.header.value_length) != 1:
+            self._fail_corrupt(i, f.word)
+            return False
+        entry = <Entry*>(b.data + b.size)
+        memset(entry, 0, sizeof(Entry))
+        entry.index, entry.status, entry.payload_length = i, VALUE, head + f.header.value_length
+        if is_versioned:
+            entry.status = VERSIONED
+            version = <Versioned*>(b.data + b.size + sizeof(Entry))
+            version[0] = Versioned(f.header.epoch, f.header.lsn, <int64_t>expiry_of(&f.header, f.record))
+        b.size += sizeof(Entry) + head + f.header.value_length
+        b.count += 1
+        self.bytes_read += f.header.value_length
+        return True
 
     cdef int _exists(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil:
         cdef Found f
         cdef int found = self._locate(op, key, &f)
         self.gets += 1
         if found == THERE and f.header.lsn > self.served_lsn_max:
-            return self._fail(i, CODE_READ_ONLY, LOST)
+            return self._fail_lost(i)
         if found == THERE and f.header.lsn >= self.suspect_lsn:
+            if has_expired(self, &f.header, f.record):
+                return self._answer_expired(i, op, &f)
             if not self._is_intact(f.record, f.room, word_slot(f.word)):
                 return self._fail_corrupt(i, f.word)
             self.hits += 1
             return self._reply(&self.parked if self.parks and f.header.lsn > self.durable_lsn else &self.replies,
                                i, DONE, NULL, 0)
         return self._answer_missing(i, op, found)
+
+    cdef int _answer_expired(self, uint32_t i, const Operation* op, const Found* f) except -1 nogil:
+        """Answer that a key is not there, since its time has come, if the record is one to believe."""
+        if not self._is_intact(f.record, f.room, word_slot(f.word)):
+            return self._fail_corrupt(i, f.word)
+        self.expired_ms = max(self.expired_ms, expiry_of(&f.header, f.record))
+        if op.op != OP_DELETE:
+            self.misses += 1
+        return self._reply(buffer_of(self, op, f), i, ABSENT, NULL, 0)
 
     cdef int _answer_missing(self, uint32_t i, const Operation* op, int found) except -1 nogil:
         if found == UNKNOWN or self.suspect_lsn:
@@ -501,64 +512,35 @@ cdef class Engine:
 
     cdef int _absent(self, uint32_t i, const Operation* op) except -1 nogil:
         """Answer that a key is not there, when that is durable; a tombstone that is not may be the reason."""
-        cdef uint32_t at = <uint32_t>(op.hash >> 6) % FRESH_WORDS
-        cdef bint is_fresh = ((self.fresh[0][at] | self.fresh[1][at]) >> (op.hash & 63)) & 1
-        if is_fresh and self.served_lsn_max != EVERYTHING:
-            return self._fail(i, CODE_READ_ONLY, LOST)
+        cdef bint fresh = is_fresh(self, op.hash)
+        if fresh and self.served_lsn_max != UINT64_MAX:
+            return self._fail_lost(i)
         if op.op != OP_DELETE:
             self.misses += 1
-        return self._reply(&self.parked if is_fresh and self.parks else &self.replies, i, ABSENT, NULL, 0)
+        return self._reply(&self.parked if fresh and self.parks else &self.replies, i, ABSENT, NULL, 0)
 
     cdef int _set(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil:
         cdef Found f
-        cdef int found
-        cdef uint64_t word, size, old_bytes
-        cdef Undo* undo
-        size = (<uint64_t>RECORD_HEADER + op.key_length + op.value_length + 7) & ~<uint64_t>7
-        reserve(&self.staging, size)
-        reserve(&self.undo, sizeof(Undo))
-        found = self._locate(op, key, &f)
-        word = make_word(tag_of(op.hash), self.active, self.tail)
-        undo = <Undo*>(self.undo.data + self.undo.size)
-        if found == THERE:
-            old_bytes = record_bytes(&f.header)
-            undo[0] = Undo(op.hash, f.word, word, <uint32_t>old_bytes, <uint32_t>size, op.keyspace)
-            self._append(KIND_PUT | FLAG_HIDES | (f.header.kind & FLAG_COLLIDES), op.keyspace, key, op.key_length,
-                         key + op.key_length, op.value_length)
-            replace_word(self, f.page, f.at, word, <uint32_t>size, <uint32_t>old_bytes)
-        else:
-            undo[0] = Undo(op.hash, 0, word, 0, <uint32_t>size, op.keyspace)
-            insert_word(self, f.page, word, <uint32_t>size, op.keyspace)
-            self._append(KIND_PUT | (FLAG_COLLIDES if f.collides or found == UNKNOWN else 0), op.keyspace, key,
-                         op.key_length, key + op.key_length, op.value_length)
-        self.undo.size += sizeof(Undo)
-        self.sets += 1
-        return self._reply(&self.parked if self.parks else &self.replies, i, DONE, NULL, 0)
+        cdef int outcome
+        self._locate(op, key, &f)
+        outcome = write_put(self, i, op, key, &f, 0, 0, key + op.key_length, op.value_length)
+        if outcome == RUN_DONE:
+            return self._reply(&self.parked if self.parks else &self.replies, i, DONE, NULL, 0)
+        return RUN_ROTATE if outcome == RUN_ROTATE else RUN_DONE
 
     cdef int _delete(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil:
         cdef Found f
-        cdef int found
-        cdef uint64_t old_bytes, bit
-        cdef Undo* undo
-        reserve(&self.staging, (<uint64_t>RECORD_HEADER + op.key_length + 7) & ~<uint64_t>7)
-        reserve(&self.undo, sizeof(Undo))
-        found = self._locate(op, key, &f)
-        self.deletes += 1
+        cdef int found = self._locate(op, key, &f)
         if found == NOT_THERE and self.suspect_lsn == 0:
+            self.deletes += 1
             return self._absent(i, op)
-        if found == THERE:
-            old_bytes = record_bytes(&f.header)
-            undo = <Undo*>(self.undo.data + self.undo.size)
-            undo[0] = Undo(op.hash, f.word, 0, <uint32_t>old_bytes, 0, op.keyspace)
-            self.undo.size += sizeof(Undo)
-            self._append(KIND_TOMBSTONE | FLAG_HIDES | (f.header.kind & FLAG_COLLIDES), op.keyspace, key, op.key_length,
-                         NULL, 0)
-            remove_word(self, f.page, f.at, <uint32_t>old_bytes, op.keyspace)
-        else:
-            # It may stand in a record that nobody can read: the tombstone makes sure that it never comes back.
-            self._append(KIND_TOMBSTONE | FLAG_HIDES | FLAG_COLLIDES, op.keyspace, key, op.key_length, NULL, 0)
-        bit = <uint64_t>1 << (op.hash & 63)
-        self.fresh[0][<uint32_t>(op.hash >> 6) % FRESH_WORDS] |= bit
+        if found == THERE and f.header.kind & FLAG_EXPIRY and f.header.lsn >= self.suspect_lsn \
+                and has_expired(self, &f.header, f.record) and self._is_intact(f.record, f.room, word_slot(f.word)):
+            self.deletes += 1
+            return self._answer_expired(i, op, &f)
+        if write_tombstone(self, op, key, &f) == RUN_ROTATE:
+            return RUN_ROTATE
+        self.deletes += 1
         return self._reply(&self.parked if self.parks else &self.replies, i, DONE, NULL, 0)
 
     cdef int reserve_expiry(self) except -1 nogil:
@@ -570,30 +552,28 @@ cdef class Engine:
         """The record of `size` bytes that is appended next expires at `at`; call `reserve_expiry` first."""
         add_expiry(&self.staged_expiries, at, order_of(hash), self.tail, size, keyspace)
 
-    cdef void _append(self, uint8_t kind, uint8_t keyspace, const uint8_t* key, uint16_t key_length, const uint8_t* value,
-                      uint32_t value_length) noexcept nogil:
-        """Stage one record; its room in `staging` and in the segment was made sure of."""
-        cdef uint8_t* p = self.staging.data + self.staging.size
-        cdef Record* r = <Record*>p
-        cdef uint64_t used = <uint64_t>RECORD_HEADER + key_length + value_length
-        cdef uint64_t size = (used + 7) & ~<uint64_t>7
-        self.lsn += 1
-        r.value_length = value_length
-        r.lsn = self.lsn
-        r.epoch = self.epoch
-        r.key_length = key_length
-        r.kind = kind
-        r.keyspace = keyspace
-        if key_length:
-            memcpy(p + RECORD_HEADER, key, key_length)
-        if value_length:
-            memcpy(p + RECORD_HEADER + key_length, value, value_length)
-        memset(p + used, 0, size - used)
-        r.crc = kio_crc32c(self.segments[self.active].crc_seed, p + 4, size - 4)
-        self.staging.size += size
-        self.tail += size
-        self.segments[self.active].end = self.tail
-        self.segments[self.active].record_bytes += size
+    cdef int _execute_with(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil:
+        """Execute an operation that has flags, or is none of the four that need none."""
+        cdef Arguments a
+        cdef const char* fault
+        if op.op == 0 or op.op > OP_TTL:
+            return self._fail(i, CODE_UNKNOWN_OPERATION, "")
+        fault = take_arguments(op, key, self.now_ms, &a)
+        if fault != NULL:
+            return self._fail(i, CODE_BAD_REQUEST, fault)
+        if op.op == OP_GET:
+            return self._get(i, op, key)
+        if op.op == OP_TTL:
+            return ttl(self, i, op, key)
+        if self.refusal:
+            return self._refuse(i)
+        if op.op == OP_SET:
+            return set_with(self, i, op, key, &a)
+        return delete_with(self, i, op, key, &a) if op.op == OP_DELETE else update(self, i, op, key, &a)
+
+    cdef uint64_t memory_bytes(self) noexcept nogil:
+        return <uint64_t>self.keydir.allocated_bytes + self.staging.capacity + self.undo.capacity + self.replies.capacity \
+            + self.parked.capacity + self.ops_capacity * sizeof(void*)
 
     # ---- replies ----
 
@@ -631,3 +611,6 @@ cdef class Engine:
         snprintf(text, sizeof(text),
                  "shard %u holds a damaged record that may be this key's; run \"kio check --shard %u\"", self.shard, self.shard)
         return self._fail(i, CODE_CORRUPT, text)
+
+    cdef int _fail_lost(self, uint32_t i) except -1 nogil:
+        return self._fail(i, CODE_READ_ONLY, "the newest version of this key was lost by a failed sync")

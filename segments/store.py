@@ -24,10 +24,10 @@ from typing import Any, Final, NamedTuple
 import msgpack
 
 from kio import opbatch, wire
-from kio.errors import BadRequest, Corrupt, DiskFull, KioError, Overloaded, ShardReadOnly
+from kio.errors import BadRequest, Corrupt, DiskFull, KioError, Overloaded, ShardReadOnly, from_wire
 from kio.limits import KEY_BYTES_MAX, MIB, OPEN_SEGMENTS, SEGMENT_BYTES_CEILING, VALUE_BYTES_MAX
 from kio.log import Log, Repeats
-from kio.segments import _engine, _scan, format
+from kio.segments import _engine, _scan
 from kio.segments.chain import SegmentChain
 from kio.segments.checkpointing import Checkpointer
 from kio.segments.clock import ShardClock
@@ -294,14 +294,14 @@ class Store:
 
     def _clear(self, keyspace: int) -> None:
         engine = self._engine
-        if self._read_only_reason:
-            raise ShardReadOnly(self._read_only_reason)
+        if engine.refusal:
+            raise self._why_not()
         if not engine.stage_clear(keyspace):
-            self._rotate(format.RECORD.size)
+            self._rotate(engine.needed_bytes)
             if not engine.stage_clear(keyspace):
                 raise self._why_not()
         if not self._write_staged():
-            raise self._why_not()
+            return  # the batch goes on behind its last commit, and this is refused when its turn comes again
         removed = engine.count_keys(keyspace)
         if removed == engine.count_keys():
             engine.forget_all()
@@ -313,10 +313,9 @@ class Store:
         engine.wrote()
 
     def _why_not(self) -> KioError:
-        """Why the last write was refused."""
-        if self._read_only_reason:
-            return ShardReadOnly(self._read_only_reason)
-        return DiskFull(f"no room for shard {self.shard} on the disk; nothing was applied")
+        """Why writes are refused."""
+        code = self._engine.refusal
+        return from_wire(code & ~opbatch.MAYBE_APPLIED, self._engine.refusal_message.decode())
 
     def _scan(self, keyspace: int, value: bytes) -> None:
         if len(value) < opbatch.SCAN_ARGUMENTS.size:

@@ -41,7 +41,18 @@ OVERDUE_INTERVALS: Final = 10
 #: An error's message is repeated in each of a batch's replies.
 MESSAGE_BYTES_MAX: Final = 240
 
-_WRITES: Final = frozenset({wire.OP_SET, wire.OP_DELETE, wire.OP_CLEAR})
+_WRITES: Final = frozenset(
+    {
+        wire.OP_SET,
+        wire.OP_DELETE,
+        wire.OP_INCR,
+        wire.OP_APPEND,
+        wire.OP_EXPIRE,
+        wire.OP_PERSIST,
+        wire.OP_CLEAR,
+        wire.OP_ATOMIC,
+    }
+)
 
 Stats = dict[str, Any]
 

@@ -9,10 +9,11 @@ driven.kill(); driven.open()                as the page cache would keep it
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 import msgpack
 
@@ -36,13 +37,25 @@ _P1, _P2, _P3 = 0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9
 _P4, _P5 = 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5
 
 
-def operation(op: int, key: bytes = b"", value: bytes = b"", keyspace: int = 0) -> Operation:
-    """An operation with the hash that the front door would give it."""
-    return Operation(op, key, value, routed_hash(key, IDENTITY.seed, keyspace), keyspace)
+def operation(
+    op: int, key: bytes = b"", value: bytes = b"", keyspace: int = 0, flags: Mapping[int, Any] = MappingProxyType({})
+) -> Operation:
+    """An operation with the hash that the front door would give it.
+
+    Args:
+        flags: flag -> its argument: a number, a version, or nothing for those that have none.
+    """
+    arguments = b""
+    for flag, struct in opbatch.ARGUMENTS.items():
+        if flag in flags:
+            argument = flags[flag]
+            arguments += struct.pack(*argument) if isinstance(argument, tuple) else struct.pack(argument)
+    hash_ = routed_hash(key, IDENTITY.seed, keyspace)
+    return Operation(op, key, arguments + value, hash_, keyspace, flags=sum(flags))
 
 
-def put(key: bytes, value: bytes, keyspace: int = 0) -> Operation:
-    return operation(wire.OP_SET, key, value, keyspace)
+def put(key: bytes, value: bytes, keyspace: int = 0, flags: Mapping[int, Any] = MappingProxyType({})) -> Operation:
+    return operation(wire.OP_SET, key, value, keyspace, flags)
 
 
 def get(key: bytes, keyspace: int = 0) -> Operation:
@@ -227,6 +240,19 @@ class Time:
         """Time passes on both clocks."""
         self.wall_ms += ms
         self.monotonic_ms += ms
+
+
+class Timed(Driven):
+    """A store whose clock stands still but where it is set."""
+
+    def __init__(self, path: Path, options: StoreOptions = SMALL, disk: Disk = DISK) -> None:
+        self.time = Time()
+        super().__init__(path, options, disk, clock=self.time.clock)
+
+    def at(self, wall_ms: int) -> Timed:
+        """From now on the wall clock says so."""
+        self.time.wall_ms = wall_ms
+        return self
 
 
 def open_descriptors() -> int:

@@ -56,7 +56,7 @@ def test_a_key_and_a_value_of_the_longest_length_are_kept(tmp_path: Path) -> Non
 def test_what_a_client_can_get_wrong_is_answered_and_nothing_is_written(tmp_path: Path) -> None:
     driven = Driven(tmp_path / "shard", SMALL)
     late = Operation(wire.OP_SET, b"late", b"v", 1, 0, opbatch.monotonic_ms() - 1000 & 0xFFFFFFFF or 1)
-    replies = driven.replies(put(b"", b"v"), Operation(7, b"k"), late, operation(99), operation(wire.OP_SCAN))
+    replies = driven.replies(put(b"", b"v"), Operation(10, b"k"), late, operation(99), operation(wire.OP_SCAN))
     assert [type(reply.error()) for reply in replies[:3]] == [KeyEmpty, UnknownOperation, Timeout]
     assert all(reply.error() for reply in replies)
     assert driven.store.lsn == 0

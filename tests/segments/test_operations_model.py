@@ -1,0 +1,209 @@
+"""All operations with all their flags against the plain model: time passes, the disk is full, the store reopens."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from kio import wire
+from kio.errors import DiskFull, UnknownOperation
+from kio.opbatch import (
+    EXPIRE_AT,
+    IF_ABSENT,
+    IF_PRESENT,
+    IF_VERSION,
+    KEEP_TTL,
+    TTL,
+    WITH_OLD,
+    WITH_VERSION,
+    Operation,
+    Reply,
+)
+from kio.segments.store import StoreOptions
+from tests.segments.faulty_disk import FaultyDisk
+from tests.segments.operations_model import I64, OperationsModel
+from tests.segments.support import Driven, Timed, hash_of, key_of_hash, operation
+
+START_MS = 1_700_000_000_000
+#: Two keys of one hash, one more of their tag, and plain ones.
+KEYS = [
+    *(key_of_hash(hash_of(5, 77, 9), i) for i in range(2)),
+    key_of_hash(hash_of(5, 77, 8)),
+    b"k",
+    b"n",
+    b"a key " * 9,
+]
+VALUES = [b"", b"v", b"7", b"-9223372036854775808", b"9223372036854775807", b"a value", b"long" * 60]
+WRITES = {wire.OP_SET, wire.OP_DELETE, wire.OP_INCR, wire.OP_APPEND, wire.OP_EXPIRE, wire.OP_PERSIST}
+TIMES = st.integers(-3, 40)
+
+
+@st.composite
+def operations(draw: st.DrawFn) -> tuple[int, bytes, bytes, int, dict[int, int]]:
+    """(op, key, value, keyspace, flag -> a small number that `OperationsMachine` makes an argument of)."""
+    op = draw(st.sampled_from([wire.OP_SET] * 4 + list(range(wire.OP_GET, wire.OP_TTL + 1))))
+    value = b""
+    chosen = {
+        wire.OP_GET: [(0, WITH_VERSION)],
+        wire.OP_SET: [
+            (0, TTL, EXPIRE_AT, KEEP_TTL),
+            (0, IF_ABSENT, IF_PRESENT, IF_VERSION),
+            (0, WITH_OLD, WITH_VERSION),
+        ],
+        wire.OP_DELETE: [(0, IF_VERSION), (0, WITH_OLD, WITH_VERSION)],
+        wire.OP_EXPIRE: [(TTL, EXPIRE_AT)],
+    }.get(op, [])
+    flags = {draw(st.sampled_from(group)): draw(TIMES) for group in chosen}
+    flags.pop(0, None)
+    if op in (wire.OP_SET, wire.OP_APPEND):
+        value = draw(st.sampled_from(VALUES))
+    elif op == wire.OP_INCR:
+        value = I64.pack(draw(st.sampled_from([0, 1, -1, 10, (1 << 63) - 1, -(1 << 63)])))
+    return op, draw(st.sampled_from(KEYS)), value, draw(st.sampled_from([0, 0, 0, 3])), flags
+
+
+class OperationsMachine(RuleBasedStateMachine):
+    """See the module. A full disk refuses writes, and they leave no trace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = Path(tempfile.mkdtemp(prefix="kio-operations-"))
+        self.disk = FaultyDisk()
+        self.model = OperationsModel()
+
+    @initialize(sync=st.sampled_from(["always", "interval"]), segment_bytes=st.sampled_from([400, 2000, 100_000]))
+    def start(self, sync: str, segment_bytes: int) -> None:
+        options = StoreOptions(segment_bytes=segment_bytes, sync=sync)
+        self.driven = Timed(self.root / "shard", options, self.disk)
+        self._at(START_MS)
+        self.model.epoch = self.driven.store.stats()["epoch"]
+
+    def teardown(self) -> None:
+        self.disk.heal()
+        if hasattr(self, "driven"):
+            self.driven.kill()
+        shutil.rmtree(self.root)
+
+    def _at(self, time_ms: int) -> None:
+        self.model.now_ms = time_ms
+        self.driven.at(time_ms)
+
+    @rule(drawn=st.lists(operations(), min_size=1, max_size=10))
+    def execute(self, drawn: list[tuple[int, bytes, bytes, int, dict[int, int]]]) -> None:
+        batch = [self._operation(*one) for one in drawn]
+        for op, reply in zip(batch, self.driven.replies(*batch), strict=True):
+            if reply.status == DiskFull.code:
+                assert op.op in WRITES
+                continue
+            self._compare(op, reply)
+        assert self.driven.store.lsn == self.model.lsn
+
+    def _compare(self, op: Operation, reply: Reply) -> None:
+        answer = self.model.apply(op)
+        assert (reply.status, b"" if reply.error() else reply.payload) == answer, op
+
+    def _operation(self, op: int, key: bytes, value: bytes, keyspace: int, flags: dict[int, int]) -> Operation:
+        held = self.model.records.get((keyspace, key))
+        arguments: dict[int, object] = dict(flags)
+        if TTL in flags:
+            arguments[TTL] = max(flags[TTL], 0)
+        if EXPIRE_AT in flags:
+            arguments[EXPIRE_AT] = self.model.now_ms + flags[EXPIRE_AT]
+        if IF_VERSION in flags:
+            # Mostly the version that is there, when the batch begins.
+            epoch, lsn = (held.epoch, held.lsn) if held else (1, 1)
+            arguments[IF_VERSION] = (epoch, max(lsn + min(flags[IF_VERSION], 0), 0))
+        return operation(op, key, value, keyspace, arguments)
+
+    @rule(by_ms=st.integers(1, 30))
+    def let_time_pass(self, by_ms: int) -> None:
+        self._at(self.model.now_ms + by_ms)
+
+    @rule(nth=st.integers(1, 3), times=st.sampled_from([1, 1, 4]))
+    def fill_the_disk(self, nth: int, times: int) -> None:
+        self.disk.fail("write", nth, errno.ENOSPC, 0.5, times)
+
+    @rule()
+    def free_the_disk(self) -> None:
+        self.disk.heal()
+
+    @rule()
+    def work(self) -> None:
+        self.disk.heal()
+        self.driven.run_jobs()
+
+    @rule()
+    def maintain(self) -> None:
+        """Whatever wants to be done, which takes what has expired out of the KeyDir."""
+        self.disk.heal()
+        self.driven.maintain()
+        self.model.sweep()
+
+    @rule(is_clean=st.booleans())
+    def open_again(self, is_clean: bool) -> None:
+        self.disk.heal()
+        if is_clean:
+            self.driven.restart()
+        else:
+            self.driven.reopen()
+        self.model.epoch = self.driven.store.stats()["epoch"]
+        assert self.driven.store.lsn == self.model.lsn
+        # What had left the KeyDir before may be there again until it is swept.
+        self.maintain()
+
+    @invariant()
+    def what_is_there_is_what_the_model_holds(self) -> None:
+        if not hasattr(self, "driven") or self.driven.store.is_read_only:
+            return
+        for keyspace in (0, 3):
+            assert self.driven.items(keyspace=keyspace) == self.model.visible(keyspace)
+
+    @invariant()
+    def figures_are_those_of_the_records(self) -> None:
+        if not hasattr(self, "driven"):
+            return
+        live = sum(
+            (24 + (8 if held.expiry else 0) + len(key) + len(held.value) + 7) // 8 * 8
+            for (_, key), held in self.model.records.items()
+        )
+        stats = self.driven.store.stats()
+        assert (stats["keys"], stats["live_bytes"]) == (len(self.model.records), live)
+
+
+def run(examples: int, steps: int) -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        OperationsMachine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_operations_are_those_of_the_model_whatever_the_disk_does() -> None:
+    run(60, 20)
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(7200)
+def test_operations_are_those_of_the_model_for_long() -> None:
+    run(10_000 if os.environ.get("FULL") else 1000, 40)
+
+
+def test_the_model_knows_every_operation_that_the_kernel_executes(tmp_path: Path) -> None:
+    driven = Driven(tmp_path / "shard")
+    replies = driven.replies(*(operation(op, b"k") for op in range(32)))
+    driven.store.close()
+    known = {reply.index for reply in replies if not isinstance(reply.error(), UnknownOperation)}
+    assert known == set(range(wire.OP_GET, wire.OP_TTL + 1))
