@@ -9,7 +9,7 @@ import pytest
 
 from kio import __version__, config, limits, wire
 from kio.cli import exit_codes
-from kio.segments import format, identity, manifest
+from kio.segments import checkpoint, format, identity, manifest
 from tests.cluster.daemon import ROOT
 from tests.docs import blocks
 
@@ -117,6 +117,7 @@ def test_the_changelog_names_the_version_and_its_formats() -> None:
     assert told == {
         "segment file": format.VERSION,
         "manifest": manifest.VERSION,
+        "checkpoint": checkpoint.VERSION,
         "identity of a data directory": identity.FORMAT_VERSION,
         "client protocol": wire.PROTOCOL_VERSION,
     }
