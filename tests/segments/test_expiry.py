@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from kio.errors import Corrupt, ShardReadOnly
+from kio.errors import Corrupt, DiskFull, ShardReadOnly
+from kio.opbatch import DONE, TTL
 from kio.segments import format
 from kio.segments.format import HIDES, PUT, TOMBSTONE, Record
 from kio.segments.store import StoreOptions
-from tests.segments.faulty_disk import FaultyDisk
-from tests.segments.support import SMALL, Driven, Time
+from tests.segments.faulty_disk import CarelessDisk, FaultyDisk
+from tests.segments.support import SMALL, Driven, Time, put
 from tests.segments.test_recovery import damage, manifest_of, segment_files
 from tests.segments.test_sealing import append_records, expiring
 
@@ -160,6 +161,97 @@ def test_an_expired_record_hides_the_older_one_after_any_number_of_starts(tmp_pa
     for reopen in WAYS:
         reopen(driven)
         assert driven.items() == {b"k": b"v3"}
+
+
+# ---- while it serves ----
+
+
+def set_for(driven: Driven, key: bytes, value: bytes, ttl_ms: int) -> None:
+    assert driven.one(put(key, value, flags={TTL: ttl_ms})).status == DONE
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_keys_expire_in_any_order_while_segments_fill_and_are_sealed(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    time = Time()
+    driven = Driven(tmp_path / "shard", StoreOptions(segment_bytes=8192), CarelessDisk(), clock=time.clock)
+    model: dict[bytes, tuple[int, bytes]] = {}
+    for _ in range(60):
+        batch = []
+        for _ in range(chance.randrange(40)):
+            key, value = b"key %d" % chance.randrange(300), chance.randbytes(chance.randrange(20))
+            # A few times to live, and any: some stand in line, some do not.
+            ttl_ms = chance.choice([0, 500, 500, 5000, chance.randrange(1, 3000)])
+            batch.append(put(key, value, flags={TTL: ttl_ms} if ttl_ms else {}))
+            model[key] = (time.wall_ms + ttl_ms if ttl_ms else 1 << 62, value)
+        assert {reply.status for reply in driven.replies(*batch)} <= {DONE}
+        if chance.random() < 0.3:
+            driven.run_jobs()
+        sweep(driven, time, chance.randrange(200))
+        model = {key: (at, value) for key, (at, value) in model.items() if at > time.wall_ms}
+        assert (driven.items(), driven.count()) == ({key: value for key, (_, value) in model.items()}, len(model))
+        assert live_bytes(driven) == sum(
+            (24 + 8 * (at < 1 << 62) + len(key) + len(value) + 7) // 8 * 8 for key, (at, value) in model.items()
+        )
+        if chance.random() < 0.1:
+            chance.choice(WAYS)(driven)
+    assert driven.store.stats()["segments"] > 2
+
+
+def test_a_write_that_was_taken_back_expires_nothing_that_took_its_place(tmp_path: Path) -> None:
+    time = Time()
+    disk = FaultyDisk()
+    driven = Driven(tmp_path / "shard", ROOMY, disk, clock=time.clock)
+    disk.fail("write", 1, errno.ENOSPC)
+    with pytest.raises(DiskFull):
+        driven.one(put(b"k", b"12345678", flags={TTL: 10}))
+    # A record of the same key at the same offset.
+    driven.put(b"k", b"for ever")
+    sweep(driven, time, 1000)
+    assert (driven.items(), driven.count()) == ({b"k": b"for ever"}, 1)
+    set_for(driven, b"l", b"", 10)
+    sweep(driven, time, 10)
+    assert (driven.items(), driven.count()) == ({b"k": b"for ever"}, 1)
+
+
+def test_with_sync_always_a_key_counts_until_the_record_that_expired_is_durable(tmp_path: Path) -> None:
+    time = Time()
+    options = StoreOptions(segment_bytes=1 << 20, sync="always")
+    driven = Driven(tmp_path / "shard", options, clock=time.clock)
+    set_for(driven, b"durable", b"", 10)
+    driven.run_jobs()
+    set_for(driven, b"fresh", b"", 10)
+    time.pass_by(10)
+    store = driven.store
+    for now_s in (1e6, 2e6):
+        slices = 0
+        while store.maintain(now_s):
+            slices += 1
+            assert slices < 100
+        assert driven.count() == 1
+    driven.run_jobs()
+    while store.maintain(3e6):
+        pass
+    assert driven.count() == 0
+
+
+def test_sweeping_does_not_wait_for_an_activity_that_waits_for_its_job(tmp_path: Path) -> None:
+    time = Time()
+    options = StoreOptions(segment_bytes=1 << 20, checkpoint_interval_s=1.0)
+    driven = Driven(tmp_path / "shard", options, clock=time.clock)
+    set_for(driven, b"k", b"", 5000)
+    driven.sync()
+    for now_s in range(1_000_000, 1_000_010):
+        while driven.store.maintain(now_s):
+            pass
+    assert driven.store._maintenance.name == "checkpoint"
+    time.pass_by(5000)
+    while driven.store.maintain(1_000_011):
+        pass
+    assert driven.store._maintenance.name == "checkpoint"
+    assert driven.count() == 0
+    driven.maintain()
+    driven.restart()
 
 
 # ---- the clock ----

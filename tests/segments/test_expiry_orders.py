@@ -10,12 +10,11 @@ from typing import Final
 
 import pytest
 
+from kio.opbatch import DONE, TTL
 from kio.segments.expiry import SWEEP_INTERVAL_S
-from kio.segments.format import HIDES
 from kio.segments.store import StoreOptions
 from tests.segments.faulty_disk import CarelessDisk
-from tests.segments.support import Driven, Time
-from tests.segments.test_sealing import append_records, expiring
+from tests.segments.support import Driven, Time, put
 
 TTL_MS: Final = 1000
 OPTIONS: Final = StoreOptions(segment_bytes=1024, checkpoint_interval_s=1.0)
@@ -33,9 +32,7 @@ class Story:
         self.driven.put(b"k", value)
 
     def set_for_a_second(self, value: bytes) -> None:
-        flags = HIDES if b"k" in self.driven.items() else 0
-        append_records(self.driven, [expiring(0, b"k", self.time.wall_ms + TTL_MS, value, flags=flags)])
-        self.driven.open()
+        assert self.driven.one(put(b"k", value, flags={TTL: TTL_MS})).status == DONE
 
     def delete(self) -> None:
         assert self.driven.delete(b"k")
