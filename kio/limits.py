@@ -63,6 +63,9 @@ HELLO_TIMEOUT_S: Final = 10.0
 #: A connection whose half frame, or whose unread replies, make no progress for this long is closed.
 STALL_TIMEOUT_S: Final = 60.0
 
+#: Default of `space_amplification`: bytes of records that the disk may hold for each live byte.
+SPACE_AMPLIFICATION: Final = 1.4
+
 #: Default of `open_segments`: cached descriptors of sealed segments in one worker.
 OPEN_SEGMENTS: Final = 16
 

@@ -45,6 +45,7 @@ Requests    [id, op, deadline_ms, ...arguments]
     35  stats         (none)                                   {...}: the same fields as `kio status --json`
     36  ping          payload (bin)                            the payload
     37  atomic *      ks, [[op, key, ...], ...]                [result, ...], one for each operation
+    39  compact *     (none)                                   bytes that are dead; they are given back from now on
     * and options: since version 2.
 
     incr adds `delta`, an integer of 64 bits with sign, to the value: decimal text, as "-7" or "42" and nothing around
@@ -136,6 +137,7 @@ OP_SCAN: Final = 34
 OP_STATS: Final = 35
 OP_PING: Final = 36
 OP_ATOMIC: Final = 37
+OP_COMPACT: Final = 39
 
 TTL: Final = 1
 EXPIRE_AT: Final = 2

@@ -4,6 +4,7 @@
     active     takes every new record, in one order
     sealing    takes none; its records are synced like the active one's; then a job writes hints and footer
     sealed     immutable
+    output     written by a compaction (compaction.py), sealed from the moment on that it is installed
 
 Owns: the segments, their slots in the engine, the jobs under way. Used by the store's thread only; what may take long
 is handed out as jobs (jobs.py), whose outcome only `finish` brings in.
@@ -25,12 +26,13 @@ from typing import Final
 from kio.clock import monotonic_s
 from kio.limits import SEGMENTS_PER_SHARD_MAX
 from kio.log import Log
+from kio.segments import _relocate
 from kio.segments._engine import Engine
 from kio.segments._expiries import ExpiryQueue
 from kio.segments.disk import Disk
 from kio.segments.identity import DirectoryIdentity
-from kio.segments.jobs import Job, PrepareJob, SealJob, SyncJob
-from kio.segments.manifest import Manifest
+from kio.segments.jobs import Job, OutputJob, PrepareJob, SealJob, SyncJob
+from kio.segments.manifest import Manifest, SegmentEntry
 from kio.segments.recovery import Source
 from kio.segments.segment import RECORDS_START, Descriptors, Segment, new_entry
 
@@ -78,6 +80,8 @@ class SegmentChain:
         self._sealing: list[Segment] = []
         self._prepared: Segment | None = None
         self._prepare_at_s = 0.0
+        #: What a compaction is writing; closed with the rest.
+        self.output: Segment | None = None
         self.active: Segment
         self.epoch = 1
         # The jobs under way, by kind, and figures of those that are done.
@@ -92,6 +96,11 @@ class SegmentChain:
     def is_busy(self) -> bool:
         """Whether a job is under way."""
         return bool(self._running)
+
+    @property
+    def slots_used(self) -> int:
+        """No slot above it was ever given to a segment."""
+        return self._slots_used
 
     def reserve_slots(self, sources: list[Source]) -> None:
         """Give each recovered segment its slot, which the words of the KeyDir will name."""
@@ -147,13 +156,72 @@ class SegmentChain:
 
     def usage(self) -> tuple[int, int, int, int]:
         """(segments, bytes of records, bytes of live records, bytes of files)."""
-        records = live = 0
-        for segment in self._segments.values():
-            _, in_records, in_live = self._engine.usage(segment.slot)
-            records += in_records
-            live += in_live
-        files = sum(entry.size or self._segment_bytes for entry in self._manifest.state.segments.values())
-        return len(self._segments), records, live, files
+        records, live, _ = _relocate.totals(self._engine, self._slots_used)
+        # A list, made at once: jobs change the manifest from other threads.
+        files = sum(entry.size or self._segment_bytes for entry in list(self._manifest.state.segments.values()))
+        return len(self._segments), records, live, files + (self.output.capacity if self.output else 0)
+
+    def wholly_dead(self) -> bool:
+        """Whether a segment that takes no more records holds no live one."""
+        _, _, slots = _relocate.totals(self._engine, self._slots_used)
+        return any(slot != self.active.slot for slot in slots)
+
+    # ---- compaction ----
+
+    def sealed(self) -> list[tuple[Segment, SegmentEntry]]:
+        """The sealed segments whose records are all older than those of every segment that is not sealed."""
+        waiting = {segment.id for segment in self._sealing}
+        entries = self._manifest.state.segments
+        # A segment that is not in the manifest any more is an old one, whose words could not all be relocated.
+        known = [(s, entries[s.id]) for s in self._segments.values() if s.id in entries]
+        before = min(s.lsn_first for s, entry in known if s.id in waiting or entry.state != "sealed")
+        return [
+            (s, entry)
+            for s, entry in known
+            if entry.state == "sealed" and s.id not in waiting and entry.lsn_max < before
+        ]
+
+    def output_job(self, capacity: int) -> PrepareJob | OutputJob:
+        """What makes the file of a compaction's output; or a preparation that has to be waited for first.
+
+        Ids rise in the order of the manifest's edits, so only one job at a time may make a segment.
+        """
+        preparing = self._running.get(PrepareJob.kind)
+        if isinstance(preparing, PrepareJob):
+            return preparing
+        entry = new_entry(self._manifest.state.next_id, self.epoch)
+        job = OutputJob(self._disk, self._path, self._shard, self._manifest, entry, capacity, self._take_slot())
+        self._running[job.kind] = job
+        return job
+
+    def attach_output(self, segment: Segment) -> None:
+        """Take the installed output into the chain; no word names it yet."""
+        segment.is_synced = True
+        self._attach(segment, segment.end - RECORDS_START, 0)
+        self.output = None
+        self._descriptors.keep(segment.path, segment.fd)
+        segment.fd = -1
+
+    def discard_output(self) -> None:
+        """Remove what a compaction has written, unless it was installed; nobody writes it any more."""
+        output, self.output = self.output, None
+        if output is None:
+            return
+        self._free_slots.append(output.slot)
+        try:
+            output.close(self._disk)
+            if output.id in self._manifest.state.outputs and not self._manifest.has_failed:
+                self._disk.unlink(output.path)
+                self._manifest.append({"t": "drop", "id": output.id})
+        except OSError as error:
+            self._log.warning("drop failed", segment=output.id, reason=str(error))
+
+    def detach(self, segment: Segment) -> None:
+        """Forget a segment that no word names and that the manifest has dropped."""
+        self._engine.detach(segment.slot)
+        self._free_slots.append(segment.slot)
+        del self._segments[segment.id]
+        self._descriptors.drop(segment.path)
 
     def _attach(self, segment: Segment, record_bytes: int, live_bytes: int) -> None:
         if not segment.slot:
@@ -172,6 +240,7 @@ class SegmentChain:
         return self._slots_used
 
     def _activate(self, segment: Segment) -> None:
+        segment.lsn_first = self._engine.lsn + 1
         self._attach(segment, 0, 0)
         segment.expiries = queue = ExpiryQueue()
         self._engine.activate(segment.slot, segment.capacity, segment.epoch, queue)
@@ -187,7 +256,7 @@ class SegmentChain:
 
     def _take_prepared(self, capacity_min: int) -> Segment:
         """The segment prepared ahead, or one made now."""
-        self._run_now(self._running.get("prepare"))
+        self._run_now(self._running.get(PrepareJob.kind) or self._running.get(OutputJob.kind))
         if self._prepared is None:
             return self._make(max(self._segment_bytes, capacity_min))
         if self._prepared.capacity < capacity_min:
@@ -235,7 +304,7 @@ class SegmentChain:
 
     def background_job(self) -> Job | None:
         """The preparation or seal that waits; None when nothing waits or one is under way."""
-        if self._running.keys() & {PrepareJob.kind, SealJob.kind}:
+        if self._running.keys() & {PrepareJob.kind, SealJob.kind, OutputJob.kind}:
             return None
         job: Job
         first = self._sealing[0] if self._sealing else None
@@ -262,6 +331,8 @@ class SegmentChain:
             return self._finish_sync(job)
         if isinstance(job, PrepareJob):
             self._finish_prepare(job)
+        elif isinstance(job, OutputJob):
+            self._finish_output(job)
         elif isinstance(job, SealJob):
             self._finish_seal(job)
         return None
@@ -293,6 +364,13 @@ class SegmentChain:
         if job.error is not None:
             self._prepare_at_s = monotonic_s() + PREPARE_RETRY_S
             self._log.warning("prepare failed", reason=str(job.error))
+
+    def _finish_output(self, job: OutputJob) -> None:
+        self.output = job.segment
+        if job.segment is None:
+            self._free_slots.append(job.slot)
+        else:
+            job.segment.slot = job.slot
 
     def _finish_seal(self, job: SealJob) -> None:
         segment = job.segment
@@ -342,6 +420,8 @@ class SegmentChain:
         yield from self._segments.values()
         if self._prepared is not None:
             yield self._prepared
+        if self.output is not None:
+            yield self.output
 
     def _run_now(self, job: Job | None) -> str | None:
         if job is None:

@@ -189,6 +189,8 @@ class _ShardCheck:
             )
         if is_sealed:
             self._sealed(name, fd, size, entry, scan)
+            if entry.compacted:
+                return unsealed_last
             if unsealed_last and entry.lsn_min > unsealed_last + 1:
                 self._gap(name, unsealed_last, entry.lsn_min)
             return 0

@@ -5,6 +5,7 @@ to the store, which alone changes its own state. `run` never raises: the outcome
 harmless: who cannot wait for the helper runs it himself, and whoever comes second finds it done.
 
     sync     fdatasync of every file that holds records which are not durable
+    output   the file of a compaction's output: the manifest edit first, so that recovery knows it from a lost segment
     prepare  the next segment: file, blocks, header, name and manifest edit, all durable, before anybody needs it
     seal     the end (sealing.py) of a segment that takes no more records; its records are durable already
 """
@@ -45,6 +46,11 @@ class Job:
             except Exception as error:  # noqa: BLE001 - whatever it was, the store has to know
                 self.error = error
             self.took_ms = (time.perf_counter() - started) * 1000
+            self._has_run = True
+
+    def cancel(self) -> None:
+        """Let it not run any more; returns when it is not running."""
+        with self._lock:
             self._has_run = True
 
     def _work(self) -> None:
@@ -99,6 +105,36 @@ class PrepareJob(Job):
                 self._disk.unlink(segment.path)
             raise
         self.segment = segment
+
+
+class OutputJob(Job):
+    """Make the segment that a compaction writes; it will have this slot."""
+
+    kind = "output"
+
+    def __init__(
+        self, disk: Disk, directory: Path, shard: int, manifest: Manifest, entry: SegmentEntry, capacity: int, slot: int
+    ) -> None:
+        super().__init__()
+        self.segment: Segment | None = None
+        self.entry = entry
+        self.slot = slot
+        self._disk = disk
+        self._directory = directory
+        self._shard = shard
+        self._manifest = manifest
+        self._capacity = capacity
+
+    def _work(self) -> None:
+        entry = self.entry
+        self._manifest.append({"t": "output", "id": entry.id, "salt": entry.salt, "epoch": entry.epoch})
+        try:
+            self.segment = make_segment(
+                self._disk, self._directory, self._shard, self._manifest.directory_id, entry, self._capacity
+            )
+        except OSError:
+            self._manifest.append({"t": "drop", "id": entry.id})
+            raise
 
 
 class SealJob(Job):

@@ -24,13 +24,18 @@ error.
                                                             then stays expired
     checkpoint  id, lsn, size, crc                          checkpoint-ID.ckpt (checkpoint.py) is durable, and every
                                                             record up to the LSN is; the one before it is gone
+    output   id, salt, epoch                                a compaction is about to write this segment; until it is
+                                                            installed its file means nothing
+    install  id, drops, lsn, and the fields of sealed       the output is sealed and durable, and takes the place of the
+                                                            segments `drops`; id 0: nothing of them had to stay. Every
+                                                            LSN up to lsn is durable
 
 Each edit is durable (fdatasync) when `append` returns. When the file passes 1 MiB it is written anew with what still
 counts, by temporary file, fsync, rename, directory fsync.
 Crash: an edit that was being appended is a torn tail and is cut. A bad edit with a valid one behind it is corruption.
 As the two look alike at the very end of the file, recovery refuses a manifest that does not know the latest segment
 although that one holds records.
-Versions: 1 has no `clock` and no `checkpoint`. A manifest of an older version is written anew when it is opened for
+Versions: 1 has none of the last four. A manifest of an older version is written anew when it is opened for
 appending.
 """
 
@@ -79,6 +84,8 @@ class SegmentEntry:
     hash: bytes = b""
     #: Records were unreadable when it was sealed.
     damaged: bool = False
+    #: It is a compaction's output: its records are older than its id, and their LSNs do not rise.
+    compacted: bool = False
 
 
 @dataclass
@@ -86,6 +93,8 @@ class State:
     """What all edits together say."""
 
     segments: dict[int, SegmentEntry] = field(default_factory=dict)
+    #: Outputs of compactions that are not installed.
+    outputs: dict[int, SegmentEntry] = field(default_factory=dict)
     epoch: int = 1
     #: Higher than every segment id that was ever used.
     next_id: int = 1
@@ -108,10 +117,11 @@ class State:
             KeyError, TypeError, ValueError: when the edit does not fit the state.
         """
         kind = edit["t"]
-        if kind == "create":
-            if edit["id"] in self.segments or edit["id"] < self.next_id:
+        if kind in ("create", "output"):
+            if edit["id"] < self.next_id:
                 raise ValueError(f"segment {edit['id']} is made twice")
-            self.segments[edit["id"]] = SegmentEntry(edit["id"], edit["salt"], edit["epoch"])
+            made = self.segments if kind == "create" else self.outputs
+            made[edit["id"]] = SegmentEntry(edit["id"], edit["salt"], edit["epoch"])
             self.next_id = edit["id"] + 1
         elif kind == "sealing":
             entry = self.segments[edit["id"]]
@@ -119,12 +129,12 @@ class State:
             self.lsn = max(self.lsn, edit["lsn"])
         elif kind == "sealed":
             entry = self.segments[edit["id"]]
-            entry.state = "sealed"
-            for name in ("end", "size", "records", "lsn_min", "lsn_max", "epoch_max", "hash", "damaged"):
-                setattr(entry, name, edit[name])
+            _seal(entry, edit)
             self.lsn = max(self.lsn, entry.lsn_max)
+        elif kind == "install":
+            self._install(edit)
         elif kind == "drop":
-            del self.segments[edit["id"]]
+            del (self.outputs if edit["id"] in self.outputs else self.segments)[edit["id"]]
         elif kind == "epoch":
             self.epoch = max(self.epoch, edit["epoch"])
         elif kind == "floor":
@@ -145,13 +155,28 @@ class State:
         else:
             raise ValueError(f"unknown edit {kind!r}")
 
+    def _install(self, edit: dict[str, Any]) -> None:
+        if not self.segments.keys() >= set(edit["drops"]):
+            raise ValueError(f"a compaction of segments {edit['drops']}, which are not all there")
+        if edit["id"]:
+            entry = self.outputs.pop(edit["id"])
+            _seal(entry, edit)
+            entry.compacted = True
+            self.segments[entry.id] = entry
+        for dropped in edit["drops"]:
+            del self.segments[dropped]
+        self.lsn = max(self.lsn, edit["lsn"])
+
     def edits(self) -> list[dict[str, Any]]:
         """The shortest log that gives this state."""
         out: list[dict[str, Any]] = [{"t": "close", "epoch": self.epoch, "lsn": self.lsn}]
         out += [{"t": "floor", "keyspace": k, "epoch": e, "lsn": lsn} for k, (e, lsn) in self.floors.items()]
-        for s in self.segments.values():
-            out.append({"t": "create", "id": s.id, "salt": s.salt, "epoch": s.epoch})
-            if s.state == "sealing":
+        for s in sorted((self.segments | self.outputs).values(), key=lambda s: s.id):
+            is_output = s.compacted or s.id in self.outputs
+            out.append({"t": "output" if is_output else "create", "id": s.id, "salt": s.salt, "epoch": s.epoch})
+            if s.compacted:
+                out.append(install_edit(s, [], self.lsn))
+            elif s.state == "sealing":
                 out.append({"t": "sealing", "id": s.id, "end": s.end, "lsn": s.lsn_max})
             elif s.state == "sealed":
                 out.append(sealed_edit(s))
@@ -165,10 +190,24 @@ class State:
         return out
 
 
+_OF_SEALED: Final = ("end", "size", "records", "lsn_min", "lsn_max", "epoch_max", "hash", "damaged")
+
+
+def _seal(entry: SegmentEntry, edit: dict[str, Any]) -> None:
+    entry.state = "sealed"
+    for name in _OF_SEALED:
+        setattr(entry, name, edit[name])
+
+
 def sealed_edit(s: SegmentEntry) -> dict[str, Any]:
     """The edit that says a segment is sealed as `s` describes it."""
-    names = ("id", "end", "size", "records", "lsn_min", "lsn_max", "epoch_max", "hash", "damaged")
-    return {"t": "sealed"} | {name: getattr(s, name) for name in names}
+    return {"t": "sealed", "id": s.id} | {name: getattr(s, name) for name in _OF_SEALED}
+
+
+def install_edit(output: SegmentEntry | None, drops: list[int], lsn: int) -> dict[str, Any]:
+    """The edit that puts a compaction's sealed output, if it has one, in the place of the segments `drops`."""
+    described = {} if output is None else {name: getattr(output, name) for name in _OF_SEALED}
+    return {"t": "install", "id": output.id if output else 0, "drops": drops, "lsn": lsn} | described
 
 
 def checkpoint_edit(named: Named) -> dict[str, Any]:

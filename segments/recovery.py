@@ -20,6 +20,8 @@ Rules (what a crash can leave, and what is damage):
   * The records of the segments that were never sealed have consecutive LSNs. A gap between two of them (a power cut
     kept a later one and lost the end of an earlier one) ends the log: what is behind was never promised, and is set
     aside.
+  * Files of segments that the manifest has dropped, and of a compaction's output that was never installed, are
+    leftovers of a crash: they are removed. Nothing points into them.
   * A stray file whose id was never given out is a leftover of a crash while it was made: it is removed when it holds no
     record, and refused as corruption when it does (then it is the manifest that lost its end).
 Everything is made durable before the manifest says so; a crash in here is met by running it again.
@@ -145,6 +147,8 @@ class Recovery:
         self._manifest.start()
         for path in strays:
             self._disk.unlink(path)
+        for number in list(state.outputs):
+            self._manifest.append({"t": "drop", "id": number})
         entries = [state.segments[number] for number in sorted(state.segments)]
         for entry in entries:
             if entry.state == "sealed":
@@ -220,7 +224,10 @@ class Recovery:
             if number in self._manifest.state.segments:
                 continue
             if number < self._manifest.state.next_id:
-                self._log.warning("stray file ignored", file=name)
+                if self._is_ours(path, number):
+                    remove.append(path)
+                else:
+                    self._log.warning("stray file ignored", file=name)
                 continue
             if self._holds_records(path, number):
                 raise Corrupt(
@@ -229,6 +236,20 @@ class Recovery:
                 )
             remove.append(path)
         return remove
+
+    def _is_ours(self, path: Path, number: int) -> bool:
+        """Whether a file whose id the manifest has given out is a leftover of this shard, and not somebody's copy."""
+        if number in self._manifest.state.outputs:
+            return True
+        fd = self._disk.open(path)
+        try:
+            header = format.decode_header(self._disk.read(fd, RECORDS_START, 0))
+        except Corrupt:
+            return False
+        finally:
+            self._disk.close(fd)
+        ours = (self._identity.directory_id, self._shard, number)
+        return (header.directory_id, header.shard, header.segment) == ours
 
     def _holds_records(self, path: Path, number: int) -> bool:
         fd = self._disk.open(path)
@@ -317,6 +338,8 @@ class Recovery:
         last = 0
         is_over = False
         for entry in entries:
+            if entry.compacted:
+                continue  # what it holds came from older segments
             if entry.state == "sealed":
                 if last and entry.lsn_min > last + 1:
                     self._note_lost(entry, last, entry.lsn_min)
@@ -359,6 +382,7 @@ class Recovery:
             else:
                 self._cut(segment, scan)
                 segment.lsn_last = scan.lsn_max
+            segment.lsn_first = scan.lsn_min
             for offset, size in scan.damaged:
                 self._log.error("corruption", segment=entry.id, offset=offset, bytes=size, run="kio check")
             clears, damaged = _hints.specials(scan.hints)

@@ -45,6 +45,7 @@ class Segment:
         capacity: mapped bytes.
         end: offset behind the last record; the engine's knowledge is newer while the segment is active.
         is_synced: everything below `end` is durable.
+        lsn_first: no LSN in it is lower, as long as it is not sealed.
         lsn_last: the last LSN in it, once no more records come.
         expiries: what expires in it, and the sweeper has not taken yet.
     """
@@ -61,11 +62,12 @@ class Segment:
         self.slot = 0
         self.end = RECORDS_START
         self.is_synced = False
+        self.lsn_first = 0
         self.lsn_last = 0
         self.expiries: Expiries = ExpiryRun(b"")
 
     def grow(self, disk: Disk, capacity: int) -> None:
-        """Make room for more records, in a segment that has none yet and is not attached."""
+        """Make room for more records, in a segment that is not attached."""
         disk.allocate(self.fd, capacity)
         mapping = disk.map(self.fd, capacity)
         self.mapping.close()
@@ -157,6 +159,11 @@ class Descriptors:
         fd = self._disk.open(path)
         self.keep(path, fd)
         return fd
+
+    def drop(self, path: Path) -> None:
+        """Close the descriptor of a file that nobody needs any more, if it is cached."""
+        if path in self._open:
+            self._disk.close(self._open.pop(path))
 
     def close(self) -> None:
         """Close them all."""

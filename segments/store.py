@@ -16,8 +16,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -25,43 +24,28 @@ import msgpack
 
 from kio import opbatch, wire
 from kio.errors import BadRequest, Corrupt, DiskFull, KioError, Overloaded, ShardReadOnly, from_wire
-from kio.limits import KEY_BYTES_MAX, MIB, OPEN_SEGMENTS, SEGMENT_BYTES_CEILING, VALUE_BYTES_MAX
+from kio.limits import KEY_BYTES_MAX, SEGMENT_BYTES_CEILING, VALUE_BYTES_MAX
 from kio.log import Log, Repeats
 from kio.segments import _engine, _scan
 from kio.segments.chain import SegmentChain
 from kio.segments.checkpointing import Checkpointer
 from kio.segments.clock import ShardClock
+from kio.segments.compaction import Compaction
 from kio.segments.disk import DISK, Disk, UnchangingDisk, lock_file
 from kio.segments.expiry import Sweeper
 from kio.segments.identity import DirectoryIdentity
 from kio.segments.jobs import Job
-from kio.segments.maintenance import Maintenance
+from kio.segments.maintenance import Maintenance, Planner
 from kio.segments.manifest import Manifest
 from kio.segments.opening import fill_keydir
+from kio.segments.options import StoreOptions
 from kio.segments.recovery import Recovery
+from kio.segments.rewrite import Parts
 from kio.segments.segment import RECORDS_START, Descriptors
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _U64: Final = struct.Struct("<Q")
 _I64: Final = struct.Struct("<q")
-
-
-@dataclass(frozen=True)
-class StoreOptions:
-    """How a store behaves; none of it is written to disk."""
-
-    #: A segment is sealed when the next record would pass this many bytes; a longer record gets a segment of its own.
-    segment_bytes: int = 128 * MIB
-    #: Cached descriptors of sealed segments.
-    open_segments: int = OPEN_SEGMENTS
-    value_bytes_max: int = VALUE_BYTES_MAX
-    #: "always" parks what is not durable; the other two answer at once.
-    sync: str = "interval"
-    #: Why the disk failed this shard in an earlier life of the worker: it is opened for reading, and not changed, until
-    #: an operator has started the daemon anew. Empty: it takes writes.
-    read_only_reason: str = ""
-    #: A checkpoint is taken when so much time has passed since the last one, if anything was written.
-    checkpoint_interval_s: float = 60.0
 
 
 class Executed(NamedTuple):
@@ -126,7 +110,11 @@ class Store:
                 options.checkpoint_interval_s,
                 options.segment_bytes,
             )
-            self._maintenance = Maintenance(self._log, [self._checkpointer.plan], lambda: self.durable_lsn)
+            now_ms, fail = self._clock.now_ms, self._become_read_only
+            parts = Parts(disk, shard, identity.seed, self._manifest, self._engine, self._chain, now_ms, fail)
+            self._compaction = Compaction(parts, options.segment_bytes, options.space_amplification, options.dead_ratio)
+            planners: list[Planner] = [self._checkpointer.plan, self._compaction.plan]
+            self._maintenance = Maintenance(self._log, planners, lambda: self.durable_lsn)
             self._recover()
         except BaseException:
             self._abandon()
@@ -276,6 +264,8 @@ class Store:
                 self._clear(keyspace)
             elif op == wire.OP_SCAN:
                 self._scan(keyspace, value)
+            elif op == wire.OP_COMPACT:
+                self._compact()
             elif op == wire.OP_STATS:
                 self._engine.reply(opbatch.VALUE, msgpack.packb(self.stats()))
             else:
@@ -311,6 +301,15 @@ class Store:
         engine.reply(opbatch.NUMBER, _I64.pack(removed))
         # It cannot be undone: a later write of the batch that fails returns to here.
         engine.wrote()
+
+    def _compact(self) -> None:
+        if self._read_only_reason:
+            raise ShardReadOnly(self._read_only_reason)
+        _, records, live = self._engine.usage(self._chain.active.slot)
+        if records > live:
+            with suppress(OSError):  # then the others are compacted
+                self._chain.rotate(0)
+        self._engine.reply(opbatch.NUMBER, _I64.pack(self._compaction.ask()))
 
     def _why_not(self) -> KioError:
         """Why writes are refused."""
@@ -416,6 +415,7 @@ class Store:
         Where the disk refuses, what it refused is left to the next recovery; the lock is released all the same.
         """
         try:
+            self._compaction.stop()
             self._maintenance.stop()
             self._note(self._chain.finish_running())
             if not self._read_only_reason and self._chain.seal_all() is None:
@@ -490,6 +490,8 @@ class Store:
             "syncs": self._chain.syncs,
             "sync_ms_last": round(self._chain.sync_ms_last, 3),
             "unsynced_bytes": self.unsynced_bytes,
+            "amplification": round(record_bytes / live_bytes, 3) if live_bytes else 0.0,
+            **self._compaction.stats(),
             **self._checkpointer.stats(),
         }
 

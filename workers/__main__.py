@@ -25,7 +25,8 @@ from kio import control, log
 from kio.clock import monotonic_s
 from kio.errors import DirectoryInUse, StorageError
 from kio.segments import identity
-from kio.segments.store import Store, StoreOptions
+from kio.segments.options import StoreOptions
+from kio.segments.store import Store
 from kio.workers.loop import WorkerLoop
 from kio.workers.shard import FailedShard, Shard, SyncPolicy
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kio.segments.check import check_directory
 from kio.segments.identity import load, shard_path
-from kio.segments.store import StoreOptions
+from kio.segments.options import StoreOptions
 from tests.golden.make_v1 import CONTENT, IDENTITY, make
 from tests.segments.support import Driven
 

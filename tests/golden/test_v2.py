@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kio.segments.check import check_directory
 from kio.segments.identity import load, shard_path
-from kio.segments.store import StoreOptions
+from kio.segments.options import StoreOptions
 from tests.golden.make_v2 import CLOCK, CONTENT, FUTURE, IDENTITY, make
 from tests.golden.test_v1 import contents
 from tests.segments.support import Driven, Time

@@ -25,7 +25,8 @@ from kio import hashing, opbatch, wire
 from kio.segments._hints import hash_key
 from kio.segments.identity import DirectoryIdentity, create_or_load, shard_path
 from kio.segments.jobs import Job
-from kio.segments.store import Store, StoreOptions
+from kio.segments.options import StoreOptions
+from kio.segments.store import Store
 
 BATCH = 100
 VALUE = b"v" * 100

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from kio.segments._checkpoint import Copier
 from kio.segments.checkpoint import PAGE, is_checkpoint_name
 from kio.segments.disk import DISK, Disk
-from kio.segments.store import StoreOptions
+from kio.segments.options import StoreOptions
 from tests.segments.support import Driven, unopened
 
 

@@ -27,7 +27,8 @@ from kio.segments.disk import DISK, Disk
 from kio.segments.identity import DirectoryIdentity
 from kio.segments.maintenance import RETRY_S
 from kio.segments.manifest import Manifest
-from kio.segments.store import Executed, Store, StoreOptions
+from kio.segments.options import StoreOptions
+from kio.segments.store import Executed, Store
 
 IDENTITY: Final = DirectoryIdentity(bytes(range(16)), 0x1234_5678_9ABC_DEF0, 1)
 SMALL: Final = StoreOptions(segment_bytes=1024)
@@ -85,6 +86,9 @@ def value_of(reply: Reply) -> bytes | None:
 
 class Driven:
     """A store of one shard, and the ways to use, stop and reopen it."""
+
+    #: Jobs that `run_jobs` has seen fail.
+    failed_jobs = 0
 
     def __init__(
         self,
@@ -204,18 +208,43 @@ class Driven:
             self.store.finish(job)
             ran += 1
             if job.error is not None:
+                self.failed_jobs += 1
                 break
         return ran
 
     def maintain(self, now_s: float | None = None) -> None:
-        """Run maintenance, with the jobs and syncs it waits for, until no planner wants more."""
+        """Run maintenance, with the jobs and syncs it waits for, until no planner wants more, or five jobs failed."""
         self._clock_s = max(self._clock_s, now_s or 0.0)
+        failed_max = self.failed_jobs + 5
         idle = 0
-        while idle < 2:
+        while idle < 2 and self.failed_jobs < failed_max:
             self._clock_s += RETRY_S
             while self.store.maintain(self._clock_s):
                 pass
             idle = 0 if self.run_jobs() else idle + 1
+
+    # ---- segments ----
+
+    def seal(self) -> None:
+        """Begin a new active segment and seal those before it."""
+        self.store._chain.rotate(0)
+        self.run_jobs()
+
+    def compact(self) -> int:
+        """Compact whatever has dead bytes, as `kio compact` does; the dead bytes that there were."""
+        dead = int.from_bytes(self.one(operation(wire.OP_COMPACT)).payload, "little")
+        self.maintain()
+        return dead
+
+    def sealed_ids(self) -> list[int]:
+        """The sealed segments, as the manifest names them."""
+        entries = self.store._manifest.state.segments.values()
+        return sorted(entry.id for entry in entries if entry.state == "sealed")
+
+    def rewrite(self, *ids: int) -> None:
+        """Compact these sealed segments, whatever they would gain."""
+        self.store._compaction._asked = set(ids)
+        self.maintain()
 
 
 def unopened(path: Path, options: StoreOptions, disk: Disk) -> Driven:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kio.segments.manifest import Manifest
-from kio.segments.store import StoreOptions
+from kio.segments.options import StoreOptions
 from tests.segments.faulty_disk import FaultyDisk
 from tests.segments.opened import checkpoints_in, held_by
 from tests.segments.support import IDENTITY, Driven

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kio.segments.store import StoreOptions
+from kio.segments.options import StoreOptions
 from tests.segments.support import SMALL, Driven
 
 

@@ -26,8 +26,8 @@ from kio.segments.check import Report, check_directory
 from kio.segments.disk import DISK
 from kio.segments.identity import NAME as IDENTITY_NAME
 from kio.segments.identity import _encode, load
+from kio.segments.options import StoreOptions
 from kio.segments.segment import RECORDS_START
-from kio.segments.store import StoreOptions
 from tests.segments.faulty_disk import CarelessDisk
 from tests.segments.support import IDENTITY, Driven
 from tests.segments.test_recovery import records_of, segment_files

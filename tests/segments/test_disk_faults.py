@@ -11,7 +11,7 @@ import pytest
 from kio import opbatch, wire
 from kio.errors import DiskFull, KioError, ShardReadOnly
 from kio.segments.identity import create_or_load
-from kio.segments.store import StoreOptions
+from kio.segments.options import StoreOptions
 from tests.segments.faulty_disk import FaultyDisk
 from tests.segments.support import SMALL, Driven, delete, get, open_descriptors, operation, put
 

@@ -14,7 +14,7 @@ from kio.errors import Corrupt, DiskFull, ShardReadOnly
 from kio.opbatch import DONE, TTL
 from kio.segments import format
 from kio.segments.format import HIDES, PUT, TOMBSTONE, Record
-from kio.segments.store import StoreOptions
+from kio.segments.options import StoreOptions
 from tests.segments.faulty_disk import CarelessDisk, FaultyDisk
 from tests.segments.support import SMALL, Driven, Time, put
 from tests.segments.test_recovery import damage, manifest_of, segment_files

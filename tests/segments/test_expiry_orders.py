@@ -12,7 +12,7 @@ import pytest
 
 from kio.opbatch import DONE, TTL
 from kio.segments.expiry import SWEEP_INTERVAL_S
-from kio.segments.store import StoreOptions
+from kio.segments.options import StoreOptions
 from tests.segments.faulty_disk import CarelessDisk
 from tests.segments.support import Driven, Time, put
 

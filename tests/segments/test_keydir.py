@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kio.segments.store import StoreOptions
+from kio.segments.options import StoreOptions
 from tests.segments.faulty_disk import CarelessDisk
 from tests.segments.support import Driven, delete, hash_of, key_of_hash, put
 

@@ -32,7 +32,7 @@ from hypothesis.stateful import (
 from kio import opbatch, wire
 from kio.errors import Corrupt, DiskFull, KioError, ShardReadOnly
 from kio.opbatch import Operation
-from kio.segments.store import StoreOptions
+from kio.segments.options import StoreOptions
 from tests.segments.faulty_disk import FaultyDisk
 from tests.segments.support import Driven, delete, get, hash_of, key_of_hash, operation, put, replies_of, unopened
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kio.segments.store import StoreOptions
+from kio.segments.options import StoreOptions
 from tests.segments.faulty_disk import CarelessDisk
 from tests.segments.opened import held_by, opened_copy, opened_without
 from tests.segments.support import Driven, delete, hash_of, key_of_hash, put

@@ -27,7 +27,7 @@ from kio.opbatch import (
     Operation,
     Reply,
 )
-from kio.segments.store import StoreOptions
+from kio.segments.options import StoreOptions
 from tests.segments.faulty_disk import FaultyDisk
 from tests.segments.operations_model import I64, OperationsModel
 from tests.segments.support import Driven, Timed, hash_of, key_of_hash, operation

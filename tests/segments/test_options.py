@@ -29,7 +29,7 @@ from kio.opbatch import (
     Operation,
     Reply,
 )
-from kio.segments.store import StoreOptions
+from kio.segments.options import StoreOptions
 from tests.segments.faulty_disk import FaultyDisk
 from tests.segments.support import SMALL, Driven, Timed, delete, get, hash_of, key_of_hash, operation, put
 

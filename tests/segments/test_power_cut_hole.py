@@ -11,7 +11,8 @@ from kio.errors import Corrupt
 from kio.hashing import routed_hash
 from kio.segments.disk import Disk
 from kio.segments.identity import DirectoryIdentity, create_or_load, shard_path
-from kio.segments.store import Store, StoreOptions
+from kio.segments.options import StoreOptions
+from kio.segments.store import Store
 
 OPTIONS = StoreOptions(segment_bytes=256 << 10)
 PAGE = 4096

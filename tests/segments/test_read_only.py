@@ -10,7 +10,8 @@ from kio import opbatch, wire
 from kio.errors import Corrupt, ShardReadOnly
 from kio.hashing import routed_hash
 from kio.segments.identity import DirectoryIdentity, create_or_load, shard_path
-from kio.segments.store import Store, StoreOptions
+from kio.segments.options import StoreOptions
+from kio.segments.store import Store
 
 OPTIONS = StoreOptions(segment_bytes=64 << 10)
 

@@ -11,8 +11,8 @@ import pytest
 from kio.errors import Corrupt, DirectoryInUse, KioError
 from kio.segments import format
 from kio.segments.manifest import Manifest
+from kio.segments.options import StoreOptions
 from kio.segments.segment import RECORDS_START, segment_name
-from kio.segments.store import StoreOptions
 from tests.segments.faulty_disk import Died, FaultyDisk
 from tests.segments.support import IDENTITY, SMALL, Driven, put, replies_of, unopened
 

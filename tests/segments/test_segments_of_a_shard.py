@@ -13,8 +13,8 @@ from kio import opbatch, wire
 from kio.errors import KeyEmpty, ProtocolError, Timeout, UnknownOperation, ValueTooLarge
 from kio.opbatch import Operation
 from kio.segments.manifest import Manifest
+from kio.segments.options import StoreOptions
 from kio.segments.segment import RECORDS_START
-from kio.segments.store import StoreOptions
 from tests.segments.faulty_disk import CarelessDisk, FaultyDisk
 from tests.segments.support import IDENTITY, SMALL, Driven, get, open_descriptors, operation, put
 from tests.segments.test_recovery import records_of, segment_files

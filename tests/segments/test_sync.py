@@ -10,7 +10,7 @@ import pytest
 from kio import opbatch, wire
 from kio.errors import ShardReadOnly
 from kio.opbatch import Operation
-from kio.segments.store import StoreOptions
+from kio.segments.options import StoreOptions
 from tests.segments.faulty_disk import FaultyDisk
 from tests.segments.support import Driven, delete, get, operation, put, value_of
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kio import opbatch, wire
 from kio.errors import Corrupt, NotAnInteger, NumberOverflow, ValueTooLarge
 from kio.opbatch import ABSENT, DONE, EXPIRE_AT, KEEP_TTL, NUMBER, TTL, UNMET, VERSIONED, WITH_VERSION, Operation
-from kio.segments.store import StoreOptions
+from kio.segments.options import StoreOptions
 from tests.segments.support import Driven, Timed, delete, get, operation, put
 
 NOW = 1_700_000_000_000

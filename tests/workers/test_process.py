@@ -14,7 +14,8 @@ from kio.errors import Corrupt, InternalError
 from kio.hashing import routed_hash
 from kio.opbatch import Operation
 from kio.segments import identity, manifest
-from kio.segments.store import Store, StoreOptions
+from kio.segments.options import StoreOptions
+from kio.segments.store import Store
 from tests.workers.under_test import LIMIT_S, WorkerUnderTest
 
 

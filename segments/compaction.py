@@ -1,0 +1,226 @@
+"""When a shard is compacted, and which segments: the planner. How it is done: rewrite.py.
+
+What asks for a compaction, in this order:
+    dead       a sealed segment without a live record: it costs next to nothing
+    asked      `kio compact`: every segment that had dead bytes when it was asked for
+    amplified  the records of all segments but the active one take more than `space_amplification` times the live bytes;
+               so the whole shard takes at most one segment more than that, and a second one while it is rewritten
+    dead_ratio a sealed segment of which a larger part is dead; off unless it is set
+    active     the limit is passed, and what is dead is the better part of the active segment: it is sealed early
+
+Invariants: never while records are missing (`suspect_lsn`) or the shard is read-only; never a damaged segment. A
+segment whose tombstones have to stay is not rewritten again for what they take, until a segment with older records was
+dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, Final
+
+from kio.clock import monotonic_s, wall_ms
+from kio.log import Log
+from kio.segments import _relocate
+from kio.segments.maintenance import SLICE, Activity, Pause, Steps
+from kio.segments.manifest import SegmentEntry
+from kio.segments.rewrite import Outcome, Parts, Rewrite
+from kio.segments.segment import RECORDS_START, Segment
+from kio.segments.victims import GAIN_MIN, Candidate, is_worth_it, pick_victims
+
+#: Where nothing could be found to compact, it is looked for again so much later.
+IDLE_S: Final = 1.0
+#: The active segment is sealed early only when it is at least this part of a full one.
+ROTATE_AT: Final = 1 / 8
+#: Segments that one slice looks at.
+_SEGMENTS_PER_SLICE: Final = 64
+#: At the limit the copying pauses so many times as long as it works; this many segments above the limit not at all.
+_PAUSE_MAX: Final = 2.0
+_OVER_SEGMENTS: Final = 0.5
+_EVERYTHING: Final = 1 << 62
+
+
+class Compaction:
+    """The compaction of one shard; `plan` is its planner. Used by the store's thread only.
+
+    Args:
+        segment_bytes: how long an output may become.
+        space_amplification: bytes of records per live byte that are allowed.
+        dead_ratio: the dead part of a segment above which it is compacted; 0 is never.
+    """
+
+    def __init__(self, parts: Parts, segment_bytes: int, space_amplification: float, dead_ratio: float) -> None:
+        # Set once.
+        self._log = Log(__name__, shard=parts.shard)
+        self._parts = parts
+        self._segment_bytes = segment_bytes
+        self._space_amplification = space_amplification
+        self._dead_ratio = dead_ratio
+        # What is known of segments, by id.
+        self._kept: dict[int, int] = {}
+        self._damaged: set[int] = set()
+        self._asked: set[int] = set()
+        self._floors: dict[int, tuple[int, int]] = {}
+        self._rewrite: Rewrite | None = None
+        self._rewriting: Steps
+        self._idle_until_s = 0.0
+        # Figures.
+        self._runs = 0
+        self._bytes_read = 0
+        self._bytes_written = 0
+        self._dropped = 0
+        self._took_ms = 0.0
+        self._ended_ms = 0
+
+    def plan(self, now_s: float) -> Activity | None:
+        """A compaction, if one is wanted now."""
+        if self._parts.engine.suspect_lsn or now_s < self._idle_until_s:
+            return None
+        if not (self._asked or self._dead_ratio or self._is_amplified() or self._parts.chain.wholly_dead()):
+            return None
+        self._idle_until_s = 0.0
+        return Activity("compaction", self._steps(now_s))
+
+    def ask(self) -> int:
+        """Compact whatever has dead bytes now; how many those are. The caller has sealed the active segment."""
+        chain = self._parts.chain
+        usages = {segment.id: self._parts.engine.usage(segment.slot) for segment in chain.segments()}
+        self._asked = {number for number, (_, records, live) in usages.items() if records > live}
+        self._idle_until_s = 0.0
+        return sum(records - live for _, records, live in usages.values())
+
+    def stop(self) -> None:
+        """End what is under way; nothing resumes it any more. Blocks."""
+        if self._rewrite is not None:
+            self._rewrite.stop(self._rewriting)
+            self._rewrite = None
+
+    def stats(self) -> dict[str, Any]:
+        """What control.py lists of it."""
+        return {
+            "compactions": self._runs,
+            "compacted_bytes_read": self._bytes_read,
+            "compacted_bytes_written": self._bytes_written,
+            "segments_dropped": self._dropped,
+            "compaction_ms_last": round(self._took_ms, 3),
+            "compaction_at_ms": self._ended_ms,
+        }
+
+    # ---- what to do ----
+
+    def _excess_bytes(self) -> int:
+        """How many bytes of records are too many outside of the active segment; negative where there is room."""
+        records, live, _ = _relocate.totals(self._parts.engine, self._parts.chain.slots_used)
+        _, active, _ = self._parts.engine.usage(self._parts.chain.active.slot)
+        return records - active - int(live * self._space_amplification)
+
+    def _is_amplified(self) -> bool:
+        records, live, _ = _relocate.totals(self._parts.engine, self._parts.chain.slots_used)
+        return records > live * self._space_amplification
+
+    def _steps(self, now_s: float) -> Steps:
+        segments = dict[int, tuple[Segment, SegmentEntry]]()
+        candidates = yield from self._candidates(segments)
+        chosen = self._choose(candidates)
+        if chosen:
+            victims = [segments[candidate.id] for candidate in chosen]
+            yield from self._compact(victims, is_asked=bool(self._asked))
+        elif self._is_active_dead():
+            self._parts.chain.rotate(0)
+        else:
+            self._idle_until_s = now_s + IDLE_S
+
+    def _candidates(self, segments: dict[int, tuple[Segment, SegmentEntry]]) -> Generator[Pause, None, list[Candidate]]:
+        """What could be compacted; `segments` gets them by id."""
+        if self._floors != self._parts.manifest.state.floors:
+            self._floors = dict(self._parts.manifest.state.floors)
+            self._kept.clear()
+        found = []
+        for i, (segment, entry) in enumerate(self._parts.chain.sealed()):
+            if i % _SEGMENTS_PER_SLICE == _SEGMENTS_PER_SLICE - 1:
+                yield SLICE
+            if entry.damaged or entry.id in self._damaged:
+                continue
+            _, records, live = self._parts.engine.usage(segment.slot)
+            kept = self._kept.get(entry.id, 0)
+            found.append(Candidate(entry.id, records, live, kept, entry.lsn_min, entry.lsn_max, entry.compacted))
+            segments[entry.id] = (segment, entry)
+        return found
+
+    def _choose(self, candidates: list[Candidate]) -> list[Candidate]:
+        lsn = self._parts.engine.lsn
+        room = self._segment_bytes - RECORDS_START
+        if self._asked:
+            waiting = {segment.id for segment in self._parts.chain.segments()} - {c.id for c in candidates}
+            asked = [c for c in candidates if c.id in self._asked and c.gain_bytes > 0]
+            self._asked &= {c.id for c in asked} | waiting
+            if asked:
+                return pick_victims(asked, lsn, room, _EVERYTHING)
+        worthy = [c for c in candidates if is_worth_it(c)]
+        dead = [c for c in worthy if c.live_bytes == 0]
+        if dead:
+            return pick_victims(dead, lsn, room, _EVERYTHING)
+        excess = self._excess_bytes()
+        if excess > 0:
+            return pick_victims(worthy, lsn, room, excess)
+        rotten = [c for c in worthy if self._dead_ratio and c.gain_bytes > c.record_bytes * self._dead_ratio]
+        return pick_victims(rotten, lsn, room, _EVERYTHING)
+
+    def _is_active_dead(self) -> bool:
+        """Whether sealing the active segment early would help: the limit is passed, and it is most of the shard."""
+        engine, active = self._parts.engine, self._parts.chain.active
+        end, records, live = engine.usage(active.slot)
+        if not self._is_amplified() or end < active.capacity * ROTATE_AT or live * 2 > records:
+            return False
+        total, _, _ = _relocate.totals(engine, self._parts.chain.slots_used)
+        return bool(records * 2 > total)
+
+    # ---- doing it ----
+
+    def _compact(self, victims: list[tuple[Segment, SegmentEntry]], *, is_asked: bool) -> Steps:
+        started_s = monotonic_s()
+        gain_min = 0.0 if is_asked else GAIN_MIN
+        self._rewrite = rewrite = Rewrite(
+            self._parts,
+            victims,
+            self._segment_bytes,
+            self._damaged,
+            lambda size, gain: gain > 0 and gain >= size * gain_min,
+            self._pause,
+        )
+        self._rewriting = rewrite.steps()
+        try:
+            yield from self._rewriting
+        except OSError:
+            self._end(rewrite.outcome, started_s)
+            raise
+        self._end(rewrite.outcome, started_s)
+
+    def _pause(self) -> float:
+        over = max(0, self._excess_bytes()) / self._segment_bytes
+        return max(0.0, _PAUSE_MAX * (1 - over / _OVER_SEGMENTS))
+
+    def _end(self, outcome: Outcome, started_s: float) -> None:
+        self._rewrite = None
+        self._damaged.update(outcome.damaged)
+        self._kept.update(outcome.kept)
+        self._asked.difference_update(outcome.kept, outcome.damaged)
+        if not outcome.drops:
+            return
+        entries = self._parts.manifest.state.segments
+        for number in list(self._kept):
+            entry = entries.get(number)
+            if entry is None or (entry.lsn_max > outcome.lsn_min and entry.id not in outcome.kept):
+                del self._kept[number]
+        self._runs += 1
+        self._dropped += len(outcome.drops)
+        self._bytes_read += outcome.bytes_read
+        self._bytes_written += outcome.bytes_written
+        self._took_ms = (monotonic_s() - started_s) * 1000
+        self._ended_ms = wall_ms()
+        self._log.info(
+            "compaction",
+            segments=len(outcome.drops),
+            read=outcome.bytes_read,
+            written=outcome.bytes_written,
+            took_ms=round(self._took_ms),
+        )
