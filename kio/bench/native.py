@@ -12,8 +12,8 @@ from typing import Any, Final
 import msgpack
 
 from kio import wire
-from kio.bench.frames import FAILED, Tally
-from kio.bench.plan import DELETE, READ, RMW, Plan
+from kio.bench.frames import COUNTER_SUFFIX, FAILED, Tally
+from kio.bench.plan import DELETE, EXPIRE, INCR, READ, RMW, Plan
 from kio.errors import BY_CODE, ConfigError, ConnectionLost, KioError, ProtocolError, from_wire
 from kio.limits import FRAME_SKIP_BYTES_MAX, HELLO_BYTES_MAX
 
@@ -27,10 +27,11 @@ _INTEGER_BYTES: Final = {0xCC: 2, 0xCD: 3, 0xCE: 5}
 
 
 class NativeShape:
-    """The commands of a plan: get, set, delete; get_many and set_many where a command has several keys."""
+    """The commands of a plan: get, set, delete, incr, set with a TTL; get_many and set_many of several keys."""
 
     def __init__(self, plan: Plan) -> None:
         self._is_batch = plan.batch > 1
+        self._expiring = (wire.TTL, max(1, round(plan.ttl_s * 1000)))
 
     def __call__(self, kind: int, place: int, lengths: list[int], values: list[bytes]) -> list[bytes | None]:
         """Parts of one command."""
@@ -38,11 +39,22 @@ class NativeShape:
             return self._parts(wire.OP_GET, place, lengths, None)
         if kind == DELETE:
             return self._parts(wire.OP_DELETE, place, lengths, None)
-        return self._parts(wire.OP_SET, place, lengths, values)
+        if kind == INCR:
+            return self._parts(wire.OP_INCR, place, lengths, None, COUNTER_SUFFIX, (1,))
+        return self._parts(wire.OP_SET, place, lengths, values, options=self._expiring if kind == EXPIRE else ())
 
-    def _parts(self, op: int, place: int, lengths: list[int], values: list[bytes] | None) -> list[bytes | None]:
+    def _parts(
+        self,
+        op: int,
+        place: int,
+        lengths: list[int],
+        values: list[bytes] | None,
+        suffix: bytes = b"",
+        options: tuple[int, ...] = (),
+    ) -> list[bytes | None]:
+        """Frame and fields up to the first key; then key, its suffix, value, for each; then what follows them."""
         pack = msgpack.Packer(use_bin_type=True)
-        fields = 4 if self._is_batch else 4 + len(lengths) * (1 if values is None else 2)
+        fields = (4 if self._is_batch else 4 + len(lengths) * (1 if values is None else 2)) + len(options)
         head = b"".join(
             [
                 pack.pack_array_header(fields + self._is_batch),
@@ -57,9 +69,9 @@ class NativeShape:
         for i, length in enumerate(lengths):
             parts += [head + _bin_header(length), None]
             head = b""
-            if values is not None:
-                parts.append(_bin_header(len(values[i])) + values[i])
-        frame_bytes = sum(lengths) + sum(len(part) for part in parts if part is not None)
+            parts.append(suffix if values is None else _bin_header(len(values[i])) + values[i])
+        parts.append(b"".join(map(pack.pack, options)))
+        frame_bytes = sum(lengths) - len(suffix) * len(lengths) + sum(len(part) for part in parts if part is not None)
         return [wire.LENGTH.pack(frame_bytes), *parts]
 
 

@@ -189,6 +189,8 @@ class NativeResponder:
             return [True] * (len(arguments[1]) // 2)
         if op in (wire.OP_DELETE_MANY, wire.OP_EXISTS_MANY):
             return [True] * len(arguments[1])
+        if op == wire.OP_INCR:
+            return 1
         if op == wire.OP_PING:
             return arguments[0]
         if op == wire.OP_HELLO:

@@ -13,7 +13,7 @@ from kio.bench import clean, floor, load, report, run, validation
 from kio.bench.plan import Plan
 from kio.bench.targets import connect, parse_target
 from kio.bench.usage import Meter
-from kio.errors import ConfigError, KioError
+from kio.errors import KioError
 
 #: Opens a place where one step's progress is shown: what the step is called -> the watcher of its run.
 Shown = Callable[[str], AbstractContextManager[run.Watch | None]]
@@ -38,12 +38,7 @@ class Session:
             KioError: the first thing that is wrong.
         """
         validation.check(plan)
-        target = parse_target(plan.url)
-        for kind, share in plan.mix.items():
-            reason = target.refuses(kind) if share else None
-            if reason is not None:
-                raise ConfigError(reason)
-        connect(target).close()
+        connect(parse_target(plan.url)).close()
         if self._pid is not None:
             Meter(self._pid)
 

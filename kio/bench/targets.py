@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from kio.bench.frames import Encoder, Greeting, Replies, Tally
 from kio.bench.native import NativeGreeting, NativeReplies, NativeShape
-from kio.bench.plan import EXPIRE, INCR, KINDS, Plan
+from kio.bench.plan import Plan
 from kio.bench.resp import RespGreeting, RespReplies, RespShape
 from kio.client.options import UNIX_PATH_BYTES_MAX, reason
 from kio.client.options import parse as parse_native
@@ -47,13 +47,6 @@ class Target(NamedTuple):
     def where(self) -> str:
         """The address for messages."""
         return self.address if isinstance(self.address, str) else f"{self.address[0]}:{self.address[1]}"
-
-    def refuses(self, kind: str) -> str | None:
-        """Why operations of this kind cannot be asked of it; None when they can."""
-        assert kind in KINDS, kind
-        if self.protocol == "native" and kind in (KINDS[INCR], KINDS[EXPIRE]):
-            return f"kio's protocol has no {kind} yet; measure it with a redis:// URL, or leave it out of the mix"
-        return None
 
     def greeting(self) -> Greeting:
         """What opens one connection to it."""

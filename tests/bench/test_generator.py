@@ -61,8 +61,9 @@ def test_every_operation_is_answered_once_and_every_command_is_timed(protocol: s
             assert told.connections_lost == 0
 
 
-def test_counters_and_expiring_keys_are_asked_of_resp() -> None:
-    with noop_process("resp") as (_, url):
+@pytest.mark.parametrize("protocol", ["native", "resp"])
+def test_counters_and_expiring_keys_are_asked_of_both_protocols(protocol: str) -> None:
+    with noop_process(protocol) as (_, url):
         told = run(replace(CLOSED, url=url, mix={"incr": 0.5, "expire": 0.5}, pipeline=4))
     assert (told.done, told.failed) == (2000, 0)
 

@@ -14,11 +14,11 @@ from kio import wire
 from kio.bench.frames import Encoder, Tally
 from kio.bench.keys import key_of
 from kio.bench.native import NativeGreeting, NativeReplies, NativeShape
-from kio.bench.plan import DELETE, INSERT, READ, RMW, UPDATE, Plan
+from kio.bench.plan import DELETE, EXPIRE, INCR, INSERT, READ, RMW, UPDATE, Plan
 from kio.errors import ConfigError, ConnectionLost, Overloaded, ProtocolError
 
 URL = "kio://127.0.0.1"
-ALL = bytes([READ, UPDATE, INSERT, RMW, DELETE])
+ALL = bytes([READ, UPDATE, INSERT, RMW, DELETE, INCR, EXPIRE])
 
 
 def encoder(**fields: object) -> tuple[Plan, Encoder]:
@@ -38,10 +38,10 @@ def messages_of(data: bytes) -> list[Any]:
 @pytest.mark.parametrize("key_bytes", ["18", "37", "300", "18-30"])
 @pytest.mark.parametrize("value_bytes", ["37", "1-9", "300", "70000"])
 def test_every_kind_of_operation_is_the_frame_it_should_be(key_bytes: str, value_bytes: str) -> None:
-    plan, encode = encoder(key_bytes=key_bytes, value_bytes=value_bytes, prefix="5%d%:", pipeline=5)
+    plan, encode = encoder(key_bytes=key_bytes, value_bytes=value_bytes, prefix="5%d%:", pipeline=7, ttl_s=1.5)
     size = int(value_bytes.partition("-")[0])
-    data = encode(ALL, array("Q", range(5)), array("I", [size] * 5), 0)
-    keys = [key_of(plan)(id) for id in range(5)]
+    data = encode(ALL, array("Q", range(7)), array("I", [size] * 7), 0)
+    keys = [key_of(plan)(id) for id in range(7)]
     messages = messages_of(data)
     value = messages[1][5]
     assert messages == [
@@ -50,6 +50,8 @@ def test_every_kind_of_operation_is_the_frame_it_should_be(key_bytes: str, value
         [3, wire.OP_SET, 0, 0, keys[2], value],
         [4, wire.OP_GET, 0, 0, keys[3]],
         [5, wire.OP_DELETE, 0, 0, keys[4]],
+        [6, wire.OP_INCR, 0, 0, keys[5] + b"#", 1],
+        [7, wire.OP_SET, 0, 0, keys[6], value, wire.TTL, 1500],
     ]
     assert len(value) == size
 

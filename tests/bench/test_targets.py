@@ -59,14 +59,6 @@ def test_a_bad_url_is_one_line_that_says_what_it_should_be(url: str, text: str) 
     assert "\n" not in str(caught.value)
 
 
-def test_a_target_refuses_what_its_protocol_does_not_have_and_says_why() -> None:
-    native, resp = parse_target("kio://h"), parse_target("redis://h")
-    kinds = ("read", "update", "insert", "rmw", "delete", "incr", "expire")
-    assert [kind for kind in kinds if native.refuses(kind)] == ["incr", "expire"]
-    assert "no incr yet" in str(native.refuses("incr"))
-    assert [kind for kind in kinds if resp.refuses(kind)] == []
-
-
 @pytest.mark.parametrize("protocol", ["native", "resp"])
 def test_a_connection_is_greeted_over_tcp_and_a_unix_socket(protocol: str, tmp_path: Path) -> None:
     with noop_process(protocol) as (_, url), connect(parse_target(url)) as connected:

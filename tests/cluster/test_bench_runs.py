@@ -100,10 +100,15 @@ def test_clean_leaves_no_key_behind(server: Server, workload: str) -> None:
     assert server.keys() == before
 
 
-def test_counters_are_cleaned_too(redis: Server) -> None:
-    before = redis.keys()
-    bench("--url", redis.url, "--mix", "incr=1", *QUICK, "--prefix", "count:", "--clean")
-    assert redis.keys() == before
+def test_counters_are_cleaned_too(server: Server) -> None:
+    before = server.keys()
+    told = bench("--url", server.url, "--mix", "incr=1", *QUICK, "--prefix", "count:", "--clean")
+    assert told["errors"] == {}
+    assert server.keys() == before
+
+
+def test_the_preset_whose_writes_expire_runs_on_both(server: Server) -> None:
+    assert bench("--url", server.url, "--workload", "large-expiring", *QUICK, "--prefix", "brief:")["errors"] == {}
 
 
 def test_what_the_server_costs_is_told_when_its_pid_is(server: Server) -> None:
