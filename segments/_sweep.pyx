@@ -4,6 +4,9 @@
 An entry of a list of expiries (_expiries.pyx) names a word: page, tag, segment and offset. Where the KeyDir still holds
 exactly that word, its record is the newest of its key, and has expired. Where it does not, the record was overwritten,
 deleted or moved, and there is nothing to do. No record is read, and no key is needed.
+
+A KeyDir page that loses words shrinks by itself only when it is nearly empty (_keydir.pyx). Where many keys expire at once,
+`trim` gives back what they took.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -12,7 +15,7 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from kio.segments._engine cimport Engine, remove_word
 from kio.segments._expiries cimport Expiries
 from kio.segments._format cimport Expiry, Record
-from kio.segments._keydir cimport Page, home_of, make_word
+from kio.segments._keydir cimport PAGES, SLACK, Page, home_of, make_word
 from kio.segments._native cimport kio_guarded_header, kio_prefetch, setup
 
 
@@ -20,6 +23,7 @@ setup()
 
 cdef enum:
     GROUP = 32      # entries whose places in the KeyDir are fetched together, between two looks at the clock
+    STEP = 512      # a KeyDir page is whole pages of memory
 
 
 def sweep(Engine engine, uint32_t slot, uint64_t segment, Expiries source, uint64_t now_ms, uint32_t budget_us):
@@ -93,3 +97,25 @@ cdef bint _is_durable(Engine engine, uint64_t word) noexcept nogil:
     cdef uint64_t room
     cdef const uint8_t* record = engine.address(word, &room)
     return kio_guarded_header(&header, record, room) != 1 or header.lsn <= engine.durable_lsn
+
+
+def trim(Engine engine, uint32_t first_page, uint32_t budget_us):
+    """Give back the memory of KeyDir pages that are less than 0.7 full, from `first_page` on; the page to go on with, or 512.
+
+    Cost: about `budget_us` at the most; a page that is trimmed costs a pass over its words.
+    """
+    cdef int64_t until_us = _now_us() + budget_us
+    cdef uint32_t number = first_page
+    while number < PAGES:
+        _trim(engine, &engine.keydir.pages[number])
+        number += 1
+        if _now_us() >= until_us:
+            break
+    return number
+
+
+cdef int _trim(Engine engine, Page* page) except -1 nogil:
+    cdef uint32_t slots = (page.used + page.used // 5 + SLACK + STEP) // STEP * STEP
+    if page.slots > slots and page.used < page.homes // 10 * 7:
+        engine.keydir._spread(page, slots)
+    return 0

@@ -21,7 +21,7 @@ from typing import Final
 from kio.log import Log
 from kio.segments._engine import Engine
 from kio.segments._expiries import ExpiryRun
-from kio.segments._sweep import sweep
+from kio.segments._sweep import sweep, trim
 from kio.segments.clock import ShardClock
 from kio.segments.jobs import Job
 from kio.segments.manifest import Manifest
@@ -29,9 +29,12 @@ from kio.segments.segment import Segment
 
 SWEEP_INTERVAL_S: Final = 0.5
 #: What one slice takes at the most, in microseconds.
-SLICE_US: Final = 150
+SLICE_US: Final = 120
 #: Segments that one slice looks at, when nothing has expired in them.
 SEGMENTS_PER_SLICE: Final = 1000
+#: The KeyDir is trimmed when so many keys of those that are left have expired since the last time.
+TRIM_AT: Final = 1 / 4
+_PAGES: Final = 512
 PERSIST_INTERVAL_S: Final = 0.5
 PERSIST_RETRY_S: Final = 5.0
 
@@ -76,6 +79,9 @@ class Sweeper:
         self._waiting: list[Segment] = []
         self._now_ms = 0
         self._sweep_at_s = 0.0
+        # The page that is trimmed next, and how many keys had expired when trimming began.
+        self._trim_page = _PAGES
+        self._trimmed = 0
         # The clock.
         self._persist_at_s = 0.0
         self._wants_clock = False
@@ -84,6 +90,9 @@ class Sweeper:
     def slice(self, now_s: float) -> bool:
         """Run one slice; True when another could run at once."""
         self._look_at_clock(now_s)
+        if self._trim_page < _PAGES:
+            self._trim_page = trim(self._engine, self._trim_page, SLICE_US)
+            return self._trim_page < _PAGES
         if not self._waiting:
             if now_s < self._sweep_at_s:
                 return False
@@ -97,7 +106,15 @@ class Sweeper:
                     self._waiting.pop()
                 break
             self._waiting.pop()
-        return bool(self._waiting)
+        if not self._waiting:
+            self._look_at_memory()
+        return bool(self._waiting) or self._trim_page < _PAGES
+
+    def _look_at_memory(self) -> None:
+        expired = self._engine.expired
+        if expired - self._trimmed > len(self._engine.keydir) * TRIM_AT:
+            self._trimmed = expired
+            self._trim_page = 0
 
     def _sweep(self, segment: Segment) -> bool:
         """One slice of one segment; True when there is more."""

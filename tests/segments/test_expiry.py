@@ -16,7 +16,7 @@ from kio.segments import format
 from kio.segments.format import HIDES, PUT, TOMBSTONE, Record
 from kio.segments.options import StoreOptions
 from tests.segments.faulty_disk import CarelessDisk, FaultyDisk
-from tests.segments.support import SMALL, Driven, Time, put
+from tests.segments.support import SMALL, Driven, Time, hash_of, key_of_hash, put
 from tests.segments.test_recovery import damage, manifest_of, segment_files
 from tests.segments.test_sealing import append_records, expiring
 
@@ -196,6 +196,26 @@ def test_keys_expire_in_any_order_while_segments_fill_and_are_sealed(tmp_path: P
         if chance.random() < 0.1:
             chance.choice(WAYS)(driven)
     assert driven.store.stats()["segments"] > 2
+
+
+def test_the_keydir_gives_back_what_keys_that_expired_together_took(tmp_path: Path) -> None:
+    time = Time()
+    driven = Driven(tmp_path / "shard", StoreOptions(segment_bytes=16 << 20), CarelessDisk(), clock=time.clock)
+    engine = driven.store._engine
+
+    # All in two pages of the KeyDir, so that a few thousand keys are many.
+    keys = [key_of_hash(hash_of(page, tag * 100)) for page in (0, 300) for tag in range(9000)]
+    stays, goes = keys[::2], keys[1::2]
+    driven.execute(*[put(key, b"") for key in stays])
+    base = engine.keydir.allocated_bytes
+    driven.execute(*[put(key, b"", flags={TTL: 1000}) for key in goes])
+    assert engine.keydir.allocated_bytes > 1.8 * base
+    sweep(driven, time, 1000)
+    assert driven.count() == len(stays)
+    assert engine.keydir.allocated_bytes < 1.1 * base
+    assert set(driven.answers(stays[::7]).values()) == {b""}
+    assert set(driven.answers(goes[::7]).values()) == {None}
+    driven.kill()
 
 
 def test_a_write_that_was_taken_back_expires_nothing_that_took_its_place(tmp_path: Path) -> None:
