@@ -19,15 +19,18 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Itera
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
-from kio.client import arguments, options
+from kio import wire
+from kio.client import arguments, operations, options
 from kio.client.arguments import K, Key, Value
 from kio.client.blocking import PAGE_KEYS
 from kio.client.calls import Calls
 from kio.client.multiplexer import Multiplexer, open_multiplexer
+from kio.client.operations import Moment, Seconds, SetOptions
 from kio.client.options import UNSET, Options, Unset
 from kio.client.pipeline import Queue
 from kio.client.plans import Plan, Round
 from kio.client.protocol import Limits, Reply, Request
+from kio.client.records import Record, Version, Versioned
 from kio.client.retry import Deadline
 from kio.errors import KioError, RequestError, Timeout
 
@@ -160,27 +163,102 @@ class Client:
 
     async def get(self, key: Key) -> bytes | None:
         """The value of `key`, or None where there is none."""
-        return await self._run(self._calls.get(key))
+        return await self._run(self._calls.on_key(operations.get, key))
 
-    async def set(self, key: Key, value: Value) -> None:
-        """Store `value` under `key`, in the place of what was there."""
-        await self._run(self._calls.set(key, value))
+    async def get_with_version(self, key: Key) -> Versioned | None:
+        """The value of `key` with its version and expiry, or None where there is none."""
+        return await self._run(self._calls.on_key(operations.get_with_version, key))
 
-    async def delete(self, key: Key) -> bool:
-        """Remove `key`; whether it was there. After a lost reply the retry may say False for what this call removed."""
-        return await self._run(self._calls.delete(key))
+    async def set(
+        self,
+        key: Key,
+        value: Value,
+        *,
+        ttl: Seconds | None = None,
+        expire_at: Moment | None = None,
+        keep_ttl: bool = False,
+        if_absent: bool = False,
+        if_present: bool = False,
+        if_version: Version | None = None,
+    ) -> bool:
+        """Store `value` under `key`; as `kio.client.Client.set`."""
+        options = SetOptions(ttl, expire_at, keep_ttl, if_absent, if_present, if_version)
+        return await self._run(self._calls.on_key(operations.set, key, value, options))
+
+    async def set_with_version(
+        self,
+        key: Key,
+        value: Value,
+        *,
+        ttl: Seconds | None = None,
+        expire_at: Moment | None = None,
+        keep_ttl: bool = False,
+        if_absent: bool = False,
+        if_present: bool = False,
+        if_version: Version | None = None,
+    ) -> Version | None:
+        """As `set`; the version that it made, or None where a condition did not hold."""
+        options = SetOptions(ttl, expire_at, keep_ttl, if_absent, if_present, if_version)
+        return await self._run(self._calls.on_key(operations.set_with_version, key, value, options))
+
+    async def get_and_set(
+        self,
+        key: Key,
+        value: Value,
+        *,
+        ttl: Seconds | None = None,
+        expire_at: Moment | None = None,
+        keep_ttl: bool = False,
+    ) -> bytes | None:
+        """As `set`; the value that was there, or None where there was none."""
+        options = SetOptions(ttl, expire_at, keep_ttl)
+        return await self._run(self._calls.on_key(operations.get_and_set, key, value, options))
+
+    async def delete(self, key: Key, *, if_version: Version | None = None) -> bool:
+        """Remove `key`; whether it was there, and had the version `if_version` where one is given."""
+        return await self._run(self._calls.on_key(operations.delete, key, if_version))
+
+    async def get_and_delete(self, key: Key) -> bytes | None:
+        """Remove `key`; the value that was there, or None where there was none."""
+        return await self._run(self._calls.on_key(operations.get_and_delete, key))
 
     async def exists(self, key: Key) -> bool:
         """Whether `key` is there."""
-        return await self._run(self._calls.exists(key))
+        return await self._run(self._calls.on_key(operations.exists, key))
+
+    async def incr(self, key: Key, by: int = 1) -> int:
+        """Add `by` to the value of `key`, decimal text; the sum. As `kio.client.Client.incr`."""
+        return await self._run(self._calls.on_key(operations.incr, key, by))
+
+    async def append(self, key: Key, value: Value) -> int:
+        """Put `value` behind what stands under `key`; the length of the whole. An absent key counts as empty."""
+        return await self._run(self._calls.on_key(operations.append, key, value))
+
+    async def touch(self, key: Key, ttl: Seconds | None = None, *, expire_at: Moment | None = None) -> bool:
+        """Give `key` an expiry, as `set` takes it, and leave the value; whether it is there. A past time removes it."""
+        return await self._run(self._calls.on_key(operations.touch, key, ttl, expire_at))
+
+    async def persist(self, key: Key) -> bool:
+        """Take the expiry of `key` away; whether it had one. After a lost reply the retry may say False."""
+        return await self._run(self._calls.on_key(operations.persist, key))
+
+    async def ttl(self, key: Key) -> float | None:
+        """The seconds until `key` expires; infinity where it never does, None where it is absent."""
+        return await self._run(self._calls.on_key(operations.ttl, key))
 
     async def get_many(self, keys: Iterable[K]) -> dict[K, bytes]:
         """The values of those of `keys` that are there; as `kio.client.Client.get_many`."""
         return await self._run(self._calls.get_many(keys))
 
-    async def set_many(self, pairs: Mapping[K, Value] | Iterable[tuple[K, Value]]) -> int:
+    async def set_many(
+        self,
+        pairs: Mapping[K, Value] | Iterable[tuple[K, Value]],
+        *,
+        ttl: Seconds | None = None,
+        expire_at: Moment | None = None,
+    ) -> int:
         """Store all `pairs`; their number; as `kio.client.Client.set_many`."""
-        return await self._run(self._calls.set_many(pairs))
+        return await self._run(self._calls.set_many(pairs, SetOptions(ttl, expire_at)))
 
     async def delete_many(self, keys: Iterable[Key]) -> int:
         """Remove `keys`; how many were there."""
@@ -206,7 +284,12 @@ class Client:
     def scan(self, prefix: Key = b"", *, values: Literal[False], limit: int = PAGE_KEYS) -> AsyncIterator[bytes]: ...
     def scan(self, prefix: Key = b"", *, values: bool = True, limit: int = PAGE_KEYS) -> AsyncIterator[Any]:
         """Iterate over what begins with `prefix`; as `kio.client.Client.scan`."""
-        return self._pages(arguments.prefix(prefix), arguments.scan_limit(limit), values)
+        what = wire.SCAN_ITEMS if values else wire.SCAN_KEYS
+        return self._pages(arguments.prefix(prefix), arguments.scan_limit(limit), what)
+
+    def records(self, prefix: Key = b"", *, limit: int = PAGE_KEYS) -> AsyncIterator[Record]:
+        """Iterate over the records, key, value and expiry, whose key begins with `prefix`; see `scan`."""
+        return self._pages(arguments.prefix(prefix), arguments.scan_limit(limit), wire.SCAN_RECORDS)
 
     def keys(self, prefix: Key = b"") -> AsyncIterator[bytes]:
         """Iterate over the keys that begin with `prefix`."""
@@ -239,10 +322,18 @@ class Client:
 
         return Pipeline(send, self._options.keyspace, raise_on_error)
 
-    async def _pages(self, prefix: Key, limit: int, values: bool) -> AsyncIterator[Any]:
+    def atomic(self) -> Pipeline:
+        """Queue operations and apply them all or nothing; as `kio.client.Client.atomic`, with `async with`."""
+
+        def send(requests: list[Request], keys: list[Key]) -> Coroutine[Any, Any, list[Any]]:
+            return self._run(self._calls.atomic(requests))
+
+        return Pipeline(send, self._options.keyspace, True)
+
+    async def _pages(self, prefix: Key, limit: int, what: int) -> AsyncIterator[Any]:
         cursor = b""
         while True:
-            cursor, page = await self._run(self._calls.page(cursor, prefix, limit, values))
+            cursor, page = await self._run(self._calls.page(cursor, prefix, limit, what))
             for each in page:
                 yield each
             if not cursor:

@@ -2,8 +2,8 @@ r"""The client: how a Python program talks to a kio daemon.
 
     Client (blocking.py)    aio.Client          what a caller sees: the same methods, blocking or awaited
             \\                 /
-             Calls (calls.py)                    what each method asks, and what it makes of the answer
-                   |
+             Calls (calls.py)                    what each method asks, and what it makes of the answer; the
+                   |                             operations on one key are operations.py
              plans (plans.py)                    split, ask again, give up: generators that yield rounds of requests
             /                 \\
     Channel (channel.py)    Multiplexer (multiplexer.py)      a round over one connection: a window of frames, replies
@@ -11,12 +11,14 @@ r"""The client: how a Python program talks to a kio daemon.
              Protocol (protocol.py)              bytes to replies and back; kio.wire describes them
 
 Everything but the sockets is sans-I/O and shared by both clients. Beside it stand the options (options.py), what
-callers may hand in (arguments.py), deadlines and pauses (retry.py), what may be under way (window.py), the connections
-of the threads (pool.py), pipelines (pipeline.py) and the dict-like view (mapping.py).
+callers may hand in (arguments.py), versions and times (records.py), deadlines and pauses (retry.py), what may be under
+way (window.py), the connections of the threads (pool.py), pipelines and atomic batches (pipeline.py) and the dict-like
+view (mapping.py).
 
 Never here: anything of the daemon. The client knows kio.wire, kio.errors and kio.limits only.
 """
 
 from kio.client.blocking import Client, connect
+from kio.client.records import Record, Version, Versioned
 
-__all__ = ["Client", "connect"]
+__all__ = ["Client", "Record", "Version", "Versioned", "connect"]

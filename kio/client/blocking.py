@@ -7,15 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
-from kio.client import arguments, options
+from kio import wire
+from kio.client import arguments, operations, options
 from kio.client.arguments import K, Key, Value
 from kio.client.calls import Calls
 from kio.client.mapping import MappingView
+from kio.client.operations import Moment, Seconds, SetOptions
 from kio.client.options import UNSET, Options, Unset
 from kio.client.pipeline import Pipeline
 from kio.client.plans import Plan, Round
 from kio.client.pool import Pool
 from kio.client.protocol import Reply, Request
+from kio.client.records import Record, Version, Versioned
 from kio.client.retry import Deadline
 from kio.errors import KioError
 
@@ -50,9 +53,11 @@ def connect(
             counts it for each page.
         connect_timeout: seconds until one connection must stand, 2.0 unless given.
         retries: whether what may heal by itself (a worker that restarts, a lost connection, an overload) is asked again
-            until the timeout; True unless given. Every operation has the same effect when repeated, with two things
-            to know: a `delete` whose first reply was lost may say False for a key it removed, and a write that is
-            repeated may land on top of what another client wrote in between.
+            until the timeout; True unless given. What would have another effect when repeated (incr, append, what has a
+            condition or returns the old value, and atomic batches of these) is asked again only where it cannot have
+            been applied; else its error says `maybe_applied`. Of the other operations two things are to know: a
+            `delete` or `persist` whose first reply was lost may say False for what it did, and a write that is repeated
+            may land on top of what another client wrote in between.
         keyspace: 0 to 255, 0 unless given; the keys of different keyspaces never meet.
         max_connections: 16 unless given; a call takes one while it runs, and waits for one when all are taken.
 
@@ -82,7 +87,7 @@ class Client:
     and come back as bytes. Every call raises a subclass of `kio.errors.KioError` when it fails:
 
         Timeout             the timeout passed; where `maybe_applied` is True the write may still happen
-        ConnectionLost      no connection could be made or kept until the timeout
+        ConnectionLost      no connection could be made or kept until the timeout; `maybe_applied` as above
         ShardDown, Overloaded, Draining    the daemon could not answer until the timeout
         KeyEmpty, KeyTooLarge, ValueTooLarge   the request can never succeed
         StorageError        the daemon's disk needs an operator
@@ -128,19 +133,109 @@ class Client:
 
     def get(self, key: Key) -> bytes | None:
         """The value of `key`, or None where there is none."""
-        return self._run(self._calls.get(key))
+        return self._run(self._calls.on_key(operations.get, key))
 
-    def set(self, key: Key, value: Value) -> None:
-        """Store `value` under `key`, in the place of what was there."""
-        self._run(self._calls.set(key, value))
+    def get_with_version(self, key: Key) -> Versioned | None:
+        """The value of `key` with its version and expiry, or None where there is none.
 
-    def delete(self, key: Key) -> bool:
-        """Remove `key`; whether it was there. After a lost reply the retry may say False for what this call removed."""
-        return self._run(self._calls.delete(key))
+        `if_version` of `set` and `delete` takes the version: then the write fails when another came in between.
+        """
+        return self._run(self._calls.on_key(operations.get_with_version, key))
+
+    def set(
+        self,
+        key: Key,
+        value: Value,
+        *,
+        ttl: Seconds | None = None,
+        expire_at: Moment | None = None,
+        keep_ttl: bool = False,
+        if_absent: bool = False,
+        if_present: bool = False,
+        if_version: Version | None = None,
+    ) -> bool:
+        """Store `value` under `key`, in the place of what was there; True, or False where a condition did not hold.
+
+        Args:
+            ttl: seconds, or a timedelta, until it expires; to the millisecond.
+            expire_at: when it expires: seconds since 1970, or a datetime with a time zone.
+            keep_ttl: it expires when the value that it replaces would have. Without one of these it never does.
+            if_absent, if_present: store it only where the key is absent, or is there.
+            if_version: store it only where the key still has this version.
+        """
+        options = SetOptions(ttl, expire_at, keep_ttl, if_absent, if_present, if_version)
+        return self._run(self._calls.on_key(operations.set, key, value, options))
+
+    def set_with_version(
+        self,
+        key: Key,
+        value: Value,
+        *,
+        ttl: Seconds | None = None,
+        expire_at: Moment | None = None,
+        keep_ttl: bool = False,
+        if_absent: bool = False,
+        if_present: bool = False,
+        if_version: Version | None = None,
+    ) -> Version | None:
+        """As `set`; the version that it made, or None where a condition did not hold."""
+        options = SetOptions(ttl, expire_at, keep_ttl, if_absent, if_present, if_version)
+        return self._run(self._calls.on_key(operations.set_with_version, key, value, options))
+
+    def get_and_set(
+        self,
+        key: Key,
+        value: Value,
+        *,
+        ttl: Seconds | None = None,
+        expire_at: Moment | None = None,
+        keep_ttl: bool = False,
+    ) -> bytes | None:
+        """As `set`; the value that was there, or None where there was none."""
+        options = SetOptions(ttl, expire_at, keep_ttl)
+        return self._run(self._calls.on_key(operations.get_and_set, key, value, options))
+
+    def delete(self, key: Key, *, if_version: Version | None = None) -> bool:
+        """Remove `key`; whether it was there, and had the version `if_version` where one is given.
+
+        After a lost reply the retry may say False for what this call removed.
+        """
+        return self._run(self._calls.on_key(operations.delete, key, if_version))
+
+    def get_and_delete(self, key: Key) -> bytes | None:
+        """Remove `key`; the value that was there, or None where there was none."""
+        return self._run(self._calls.on_key(operations.get_and_delete, key))
 
     def exists(self, key: Key) -> bool:
         """Whether `key` is there."""
-        return self._run(self._calls.exists(key))
+        return self._run(self._calls.on_key(operations.exists, key))
+
+    def incr(self, key: Key, by: int = 1) -> int:
+        """Add `by`, which may be negative, to the value of `key`; the sum. An absent key counts as 0.
+
+        The value is the decimal text of the number, as `set(key, b"42")` stores it; its expiry stays.
+
+        Raises:
+            NotAnInteger: when the value is something else.
+            NumberOverflow: when the sum does not fit into 64 bits.
+        """
+        return self._run(self._calls.on_key(operations.incr, key, by))
+
+    def append(self, key: Key, value: Value) -> int:
+        """Put `value` behind what stands under `key`; the length of the whole. An absent key counts as empty."""
+        return self._run(self._calls.on_key(operations.append, key, value))
+
+    def touch(self, key: Key, ttl: Seconds | None = None, *, expire_at: Moment | None = None) -> bool:
+        """Give `key` an expiry, as `set` takes it, and leave the value; whether it is there. A past time removes it."""
+        return self._run(self._calls.on_key(operations.touch, key, ttl, expire_at))
+
+    def persist(self, key: Key) -> bool:
+        """Take the expiry of `key` away; whether it had one. After a lost reply the retry may say False."""
+        return self._run(self._calls.on_key(operations.persist, key))
+
+    def ttl(self, key: Key) -> float | None:
+        """The seconds until `key` expires; infinity where it never does, None where it is absent."""
+        return self._run(self._calls.on_key(operations.ttl, key))
 
     def get_many(self, keys: Iterable[K]) -> dict[K, bytes]:
         """The values of those of `keys` that are there, in the order of `keys` and under the keys as given.
@@ -152,10 +247,17 @@ class Client:
         """
         return self._run(self._calls.get_many(keys))
 
-    def set_many(self, pairs: Mapping[K, Value] | Iterable[tuple[K, Value]]) -> int:
+    def set_many(
+        self,
+        pairs: Mapping[K, Value] | Iterable[tuple[K, Value]],
+        *,
+        ttl: Seconds | None = None,
+        expire_at: Moment | None = None,
+    ) -> int:
         """Store all `pairs`, a mapping or (key, value) pairs; their number. The last of two equal keys wins.
 
-        The pairs are not one transaction: each is stored or not by itself. An iterator is read to its end first.
+        The pairs are not one transaction: each is stored or not by itself. An iterator is read to its end first. `ttl`
+        and `expire_at` are those of `set`, for all of them.
 
         Raises:
             PartialFailure: when some pairs could not be stored; `errors` tells which and why, `result` is the number
@@ -163,7 +265,7 @@ class Client:
 
         Cost: one round trip for up to 8,192 pairs or 4 MiB; several such frames are under way at once.
         """
-        return self._run(self._calls.set_many(pairs))
+        return self._run(self._calls.set_many(pairs, SetOptions(ttl, expire_at)))
 
     def delete_many(self, keys: Iterable[Key]) -> int:
         """Remove `keys`; how many were there. Errors as in `set_many`."""
@@ -193,7 +295,12 @@ class Client:
         In no order. A key that is there from beginning to end comes exactly once; one that comes or goes meanwhile may
         or may not come. `limit` is the number of keys asked for at once, 1 to 65,536; each page has its own timeout.
         """
-        return self._pages(arguments.prefix(prefix), arguments.scan_limit(limit), values)
+        what = wire.SCAN_ITEMS if values else wire.SCAN_KEYS
+        return self._pages(arguments.prefix(prefix), arguments.scan_limit(limit), what)
+
+    def records(self, prefix: Key = b"", *, limit: int = PAGE_KEYS) -> Iterator[Record]:
+        """Iterate over the records, key, value and expiry, whose key begins with `prefix`; see `scan`."""
+        return self._pages(arguments.prefix(prefix), arguments.scan_limit(limit), wire.SCAN_RECORDS)
 
     def keys(self, prefix: Key = b"") -> Iterator[bytes]:
         """Iterate over the keys that begin with `prefix`; see `scan`."""
@@ -233,14 +340,34 @@ class Client:
 
         return Pipeline(send, self._options.keyspace, raise_on_error)
 
+    def atomic(self) -> Pipeline:
+        """Queue operations and apply them all or nothing when the `with` block ends, or at `execute`.
+
+            with db.atomic() as batch:
+                batch.set("{user:42}name", b"Ada", if_absent=True)
+                batch.incr("{user:42}edits")
+            batch.results                       # [True, 1]
+
+        All keys must be of one shard: keys that hold the same `{tag}` are. At most 1,024 operations and 8 MiB.
+
+        Raises, at the end of the block:
+            Aborted: when a condition did not hold; the message names the operation. Nothing was applied.
+            KioError: the error of an operation that failed, named in the message; nothing was applied either.
+        """
+
+        def send(requests: list[Request], keys: list[Key]) -> list[Any]:
+            return self._run(self._calls.atomic(requests))
+
+        return Pipeline(send, self._options.keyspace, True)
+
     def mapping(self, prefix: Key = b"") -> MappingView:
         """The keys that begin with `prefix` as a MutableMapping; its keys are what follows the prefix, as bytes."""
         return MappingView(self, arguments.key_bytes(arguments.prefix(prefix)))
 
-    def _pages(self, prefix: Key, limit: int, values: bool) -> Iterator[Any]:
+    def _pages(self, prefix: Key, limit: int, what: int) -> Iterator[Any]:
         cursor = b""
         while True:
-            cursor, page = self._run(self._calls.page(cursor, prefix, limit, values))
+            cursor, page = self._run(self._calls.page(cursor, prefix, limit, what))
             yield from page
             if not cursor:
                 return

@@ -7,15 +7,20 @@ they drive one. Arguments are checked when the plan is started.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from kio import wire
-from kio.client import arguments, plans
+from kio.client import arguments, operations, plans, records
 from kio.client.arguments import K, Key, Value
+from kio.client.operations import SetOptions
 from kio.client.options import Options
 from kio.client.plans import Batch, Plan
 from kio.client.protocol import Limits, Request
+from kio.client.records import Record
 from kio.client.retry import Retry
+
+#: What an operation results in; its caller says it.
+R = TypeVar("R")
 
 
 class Calls:
@@ -29,30 +34,25 @@ class Calls:
         return Retry(self._options.timeout, self._options.retries)
 
     def _single(self, op: int, *rest: Any) -> Plan[Any]:
-        return plans.single(Request(op, rest), self._limits(), self._retry())
+        return self._one(Request(op, rest))
 
-    def _batch(self, op: int, items: list[Any]) -> Batch:
-        return Batch(op, self._options.keyspace, items, self._limits(), self._retry())
+    def _one(self, request: Request) -> Plan[Any]:
+        return plans.single(request, self._limits(), self._retry())
 
-    def get(self, key: Key) -> Plan[bytes | None]:
-        """The value of `key`."""
-        answer: bytes | None = yield from self._single(wire.OP_GET, self._options.keyspace, arguments.key(key))
+    def _batch(self, op: int, items: list[Any], options: tuple[int, ...] = ()) -> Batch:
+        return Batch(op, self._options.keyspace, items, self._limits(), self._retry(), options)
+
+    def on_key(self, operation: Callable[..., Request], *rest: Any) -> Plan[R]:
+        """The result of an operation of operations.py, whose arguments behind the keyspace are `rest`."""
+        answer: R = yield from self._one(operation(self._options.keyspace, *rest))
         return answer
 
-    def set(self, key: Key, value: Value) -> Plan[None]:
-        """Store `value` under `key`."""
-        key, value = arguments.key(key), arguments.value(value)
-        yield from self._single(wire.OP_SET, self._options.keyspace, key, value)
-
-    def delete(self, key: Key) -> Plan[bool]:
-        """Remove `key`; whether it was there."""
-        answer: bool = yield from self._single(wire.OP_DELETE, self._options.keyspace, arguments.key(key))
-        return answer
-
-    def exists(self, key: Key) -> Plan[bool]:
-        """Whether `key` is there."""
-        answer: bool = yield from self._single(wire.OP_EXISTS, self._options.keyspace, arguments.key(key))
-        return answer
+    def atomic(self, requests: list[Request]) -> Plan[list[Any]]:
+        """The results of `requests`, applied all or nothing."""
+        answers: list[Any] = []
+        if requests:
+            answers = yield from self._one(operations.atomic(self._options.keyspace, requests))
+        return answers
 
     def get_many(self, keys: Iterable[K]) -> Plan[dict[K, bytes]]:
         """The values of those of `keys` that are there."""
@@ -63,9 +63,9 @@ class Calls:
         batch.raise_errors(found)
         return found
 
-    def set_many(self, pairs: Mapping[K, Value] | Iterable[tuple[K, Value]]) -> Plan[int]:
+    def set_many(self, pairs: Mapping[K, Value] | Iterable[tuple[K, Value]], options: SetOptions) -> Plan[int]:
         """Store all `pairs`; their number."""
-        batch = self._batch(wire.OP_SET_MANY, arguments.pairs(pairs))
+        batch = self._batch(wire.OP_SET_MANY, arguments.pairs(pairs), options.encoded())
         yield from batch.run()
         return self._total(batch)
 
@@ -100,11 +100,15 @@ class Calls:
         answer: int = yield from self._single(wire.OP_CLEAR, self._options.keyspace)
         return answer
 
-    def page(self, cursor: bytes, prefix: Key, limit: int, values: bool) -> Plan[tuple[bytes, list[Any]]]:
-        """One page of a scan: the next cursor, and keys or (key, value) pairs."""
-        what = wire.SCAN_ITEMS if values else wire.SCAN_KEYS
+    def page(self, cursor: bytes, prefix: Key, limit: int, what: int) -> Plan[tuple[bytes, list[Any]]]:
+        """One page of a scan: the next cursor, and what was asked for of each record (wire.SCAN_*)."""
         cursor, found = yield from self._single(wire.OP_SCAN, self._options.keyspace, cursor, prefix, limit, what)
-        return cursor, list(zip(found[0::2], found[1::2], strict=True)) if values else found
+        if what == wire.SCAN_ITEMS:
+            return cursor, list(zip(found[0::2], found[1::2], strict=True))
+        if what == wire.SCAN_RECORDS:
+            expiries = map(records.expire_at_of, found[2::3])
+            return cursor, list(map(Record, found[0::3], found[1::3], expiries))
+        return cursor, found
 
     def stats(self) -> Plan[dict[str, Any]]:
         """What the daemon tells of itself."""

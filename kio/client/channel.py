@@ -20,7 +20,7 @@ from kio.client.options import Options, reason, unreachable
 from kio.client.protocol import Limits, Protocol, Reply, Request
 from kio.client.retry import Deadline, own_error
 from kio.client.window import Window
-from kio.errors import ConnectionLost, FrameTooLarge, KioError, Timeout
+from kio.errors import ConnectionLost, KioError, Timeout
 
 #: Buffers that one sendmsg takes; the kernel's bound is 1024.
 SEND_BUFFERS_MAX: Final = 256
@@ -120,7 +120,7 @@ class Channel:
             while place < len(requests) and window.has_room:
                 try:
                     id_, frame = self._protocol.send(requests[place], deadline.left_ms())
-                except FrameTooLarge as error:
+                except KioError as error:
                     replies[place] = Reply(error=error)
                 else:
                     waiting[id_] = (place, len(frame))

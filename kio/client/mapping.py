@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
 #: Keys that `clear` removes at once.
 CLEAR_KEYS: Final = 8_192
+_MISSING: Final = object()
 
 
 class MappingView(MutableMapping[Any, Any]):
     """The keys under one prefix: they go in as bytes or str and come out as bytes, without the prefix.
 
-    Each operation is one request, none is atomic with another: `pop`, `popitem` and `setdefault` are two. `len` counts
-    in the daemon without a prefix, and scans the keys with one.
+    Each operation is one request: what `pop` returns no other client got, and `setdefault` never overwrites. Only
+    `popitem` looks for a key first. `len` counts in the daemon without a prefix, and scans the keys with one.
     """
 
     def __init__(self, client: Client, prefix: bytes) -> None:
@@ -55,6 +56,33 @@ class MappingView(MutableMapping[Any, Any]):
 
     def __bool__(self) -> bool:
         return next(iter(self), None) is not None
+
+    def pop(self, key: Key, default: Any = _MISSING) -> Any:
+        """Remove `key`; its value, or `default` where it is absent, or a KeyError where no default is given."""
+        value = self._client.get_and_delete(self._full(key))
+        if value is not None:
+            return value
+        if default is _MISSING:
+            raise KeyError(key)
+        return default
+
+    def popitem(self) -> tuple[bytes, bytes]:
+        """Remove some key; its (key, value) pair, or a KeyError where there is none."""
+        for key in self:
+            value = self.pop(key, None)
+            if value is not None:
+                return key, value
+        raise KeyError("the mapping is empty")
+
+    def setdefault(self, key: Key, default: Value = b"") -> bytes:  # type: ignore[override]
+        """The value of `key`; `default` where it is absent, which is stored there then."""
+        full = self._full(key)
+        while True:
+            value = self._client.get(full)
+            if value is not None:
+                return value
+            if self._client.set(full, default, if_absent=True):
+                return bytes(default)
 
     def values(self) -> ValuesView[bytes]:
         """A view of the values; iterating reads them with the keys, page by page."""

@@ -1,4 +1,4 @@
-"""Operations that are queued, sent together and answered together, in their order."""
+"""Operations that are queued, sent together and answered together, in their order: a pipeline, or an atomic batch."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from kio import wire
-from kio.client import arguments
+from kio.client import operations
 from kio.client.arguments import Key, Value
+from kio.client.operations import Moment, Seconds, SetOptions
 from kio.client.protocol import Request
+from kio.client.records import Version
 from kio.errors import KioError
 
 Send = Callable[[list[Request], list[Key]], list[Any]]
 
 
 class Queue:
-    """The operations of a pipeline; each method queues one and returns nothing: its result is in `results` later.
+    """The operations of a pipeline or an atomic batch.
+
+    Each method queues one and returns nothing: its result is in `results` later.
 
     Attributes:
         results: one result for each operation, in order; an error stands in the place of an operation that failed.
@@ -35,22 +38,74 @@ class Queue:
 
     def get(self, key: Key) -> None:
         """Queue `get`: the value, or None."""
-        self._add(wire.OP_GET, key)
+        self._add(key, operations.get)
 
-    def set(self, key: Key, value: Value) -> None:
-        """Queue `set`: True."""
-        self._add(wire.OP_SET, key, arguments.value(value))
+    def get_with_version(self, key: Key) -> None:
+        """Queue `get_with_version`: the Versioned, or None."""
+        self._add(key, operations.get_with_version)
 
-    def delete(self, key: Key) -> None:
+    def set(
+        self,
+        key: Key,
+        value: Value,
+        *,
+        ttl: Seconds | None = None,
+        expire_at: Moment | None = None,
+        keep_ttl: bool = False,
+        if_absent: bool = False,
+        if_present: bool = False,
+        if_version: Version | None = None,
+    ) -> None:
+        """Queue `set`: True, or False where its condition did not hold."""
+        options = SetOptions(ttl, expire_at, keep_ttl, if_absent, if_present, if_version)
+        self._add(key, operations.set, value, options)
+
+    def get_and_set(
+        self,
+        key: Key,
+        value: Value,
+        *,
+        ttl: Seconds | None = None,
+        expire_at: Moment | None = None,
+        keep_ttl: bool = False,
+    ) -> None:
+        """Queue `get_and_set`: the value that was there, or None."""
+        self._add(key, operations.get_and_set, value, SetOptions(ttl, expire_at, keep_ttl))
+
+    def delete(self, key: Key, *, if_version: Version | None = None) -> None:
         """Queue `delete`: whether the key was there."""
-        self._add(wire.OP_DELETE, key)
+        self._add(key, operations.delete, if_version)
+
+    def get_and_delete(self, key: Key) -> None:
+        """Queue `get_and_delete`: the value that was there, or None."""
+        self._add(key, operations.get_and_delete)
 
     def exists(self, key: Key) -> None:
         """Queue `exists`: whether the key is there."""
-        self._add(wire.OP_EXISTS, key)
+        self._add(key, operations.exists)
 
-    def _add(self, op: int, key: Key, *rest: Any) -> None:
-        self._requests.append(Request(op, (self._keyspace, arguments.key(key), *rest)))
+    def incr(self, key: Key, by: int = 1) -> None:
+        """Queue `incr`: the sum."""
+        self._add(key, operations.incr, by)
+
+    def append(self, key: Key, value: Value) -> None:
+        """Queue `append`: the length of the value."""
+        self._add(key, operations.append, value)
+
+    def touch(self, key: Key, ttl: Seconds | None = None, *, expire_at: Moment | None = None) -> None:
+        """Queue `touch`: whether the key is there."""
+        self._add(key, operations.touch, ttl, expire_at)
+
+    def persist(self, key: Key) -> None:
+        """Queue `persist`: whether an expiry was taken away."""
+        self._add(key, operations.persist)
+
+    def ttl(self, key: Key) -> None:
+        """Queue `ttl`: the seconds left, None where the key is absent, infinity where it never expires."""
+        self._add(key, operations.ttl)
+
+    def _add(self, key: Key, operation: Callable[..., Request], *rest: Any) -> None:
+        self._requests.append(operation(self._keyspace, key, *rest))
         self._keys.append(key)
 
     def _taken(self) -> tuple[list[Request], list[Key]]:

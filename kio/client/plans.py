@@ -7,7 +7,8 @@ could not be sent, or whose reply never came, has a Reply with an error. What th
 Invariants:
   * writes of one key are applied in the caller's order: a write is asked again only while no later one of that key, in
     the same call, has gone through;
-  * an error says `maybe_applied` when any attempt of that write may have been applied, not only the last.
+  * an error says `maybe_applied` when any attempt of that write may have been applied, not only the last;
+  * a request that is not repeatable is not asked again once it may have been applied.
 """
 
 from __future__ import annotations
@@ -51,9 +52,10 @@ def single(request: Request, limits: Limits, retry: Retry) -> Plan[Any]:
         (reply,) = yield Round([request], pause_s, retry.deadline)
         error = reply.error
         if error is None:
-            return reply.result
+            return request.result_of(reply.result)
         maybe_applied |= error.maybe_applied
-        pause = retry.next_pause_s(error) if error.retryable else None
+        may_repeat = error.retryable and (request.is_repeatable or not maybe_applied)
+        pause = retry.next_pause_s(error) if may_repeat else None
         if pause is None:
             if isinstance(error, FrameTooLarge) and request.op < wire.OP_MANY:
                 error = _too_large(request.arguments[1], limits)
@@ -64,11 +66,14 @@ def single(request: Request, limits: Limits, retry: Retry) -> Plan[Any]:
 class Batch:
     """The keys of one `*_many` call, with their values where it writes, and what has come of each so far."""
 
-    def __init__(self, op: int, keyspace: int, items: list[Any], limits: Limits, retry: Retry) -> None:
+    def __init__(
+        self, op: int, keyspace: int, items: list[Any], limits: Limits, retry: Retry, options: tuple[int, ...] = ()
+    ) -> None:
         """`items` is the list of keys, or key, value, key, value... for set_many; it is not copied."""
         self._op = op
         self._keyspace = keyspace
         self._items = items
+        self._options = options
         self._limits = limits
         self._retry = retry
         #: Items of one key.
@@ -154,7 +159,7 @@ class Batch:
                 items = items[unit.start * width : unit.stop * width]
             else:
                 items = [items[at] for i in unit for at in range(i * width, i * width + width)]
-        return Request(self._op, (self._keyspace, items), len(unit), len(unit) * self._value_bytes)
+        return Request(self._op, (self._keyspace, items, *self._options), len(unit), len(unit) * self._value_bytes)
 
     def _absorb(self, unit: Sequence[int], reply: Reply, failed: dict[int, KioError], at_once: set[int]) -> None:
         """Take over one frame's reply: `failed` gets its errors, `at_once` those that a smaller frame will cure."""
@@ -243,7 +248,7 @@ def pipeline(requests: list[Request], keys: list[Key], limits: Limits, retry: Re
         failed: dict[int, KioError] = {}
         for i, reply in zip(todo, replies, strict=True):
             if reply.error is None:
-                results[i] = reply.result
+                results[i] = requests[i].result_of(reply.result)
                 last_done[names[i]] = i
             else:
                 failed[i] = reply.error
@@ -254,7 +259,8 @@ def pipeline(requests: list[Request], keys: list[Key], limits: Limits, retry: Re
             if isinstance(error, FrameTooLarge):
                 error = _too_large(names[i], limits)
             results[i] = own_error(error, i in maybe_applied)
-            if error.retryable and last_done.get(names[i], -1) < i:
+            may_repeat = error.retryable and (requests[i].is_repeatable or i not in maybe_applied)
+            if may_repeat and last_done.get(names[i], -1) < i:
                 todo.append(i)
         pause_s = retry.next_pause_s(failed[todo[0]]) if todo else None
     return results

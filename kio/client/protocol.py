@@ -38,7 +38,10 @@ REPLY_FRAME_BYTES_MAX: Final = GIB
 BUFFER_BYTES: Final = 256 * KIB
 BUFFER_BYTES_KEPT: Final = 4 * MIB
 
-WRITES: Final = frozenset({wire.OP_SET, wire.OP_DELETE, wire.OP_SET_MANY, wire.OP_DELETE_MANY, wire.OP_CLEAR})
+WRITES: Final = frozenset(
+    {wire.OP_SET, wire.OP_DELETE, wire.OP_SET_MANY, wire.OP_DELETE_MANY, wire.OP_CLEAR}
+    | {wire.OP_INCR, wire.OP_APPEND, wire.OP_EXPIRE, wire.OP_PERSIST}
+)
 MANY: Final = frozenset({wire.OP_GET_MANY, wire.OP_SET_MANY, wire.OP_DELETE_MANY, wire.OP_EXISTS_MANY})
 
 
@@ -54,21 +57,64 @@ class Limits(NamedTuple):
     frame_keys_max: int = FRAME_KEYS_MAX
 
 
+class Unmet(NamedTuple):
+    """The result of a request whose condition did not hold: what its reply tells of what is there."""
+
+    there: Any
+
+
 class Request:
-    """One frame to be: operation, arguments, number of its keys, and the bytes its reply is expected to have (or 0)."""
+    """One frame to be.
 
-    __slots__ = ("arguments", "keys", "op", "reply_bytes")
+    Args:
+        keys: how many it is about.
+        reply_bytes: the bytes its reply is expected to have, or 0.
+        read: what makes the caller's result of the reply's, or of an `Unmet`.
+        is_repeatable: whether it may be asked again when it may have been applied.
+        parts: the operations of an atomic.
+    """
 
-    def __init__(self, op: int, arguments: tuple[Any, ...], keys: int = 1, reply_bytes: int = 0) -> None:
+    __slots__ = ("arguments", "is_repeatable", "keys", "op", "parts", "read", "reply_bytes")
+
+    def __init__(
+        self,
+        op: int,
+        arguments: tuple[Any, ...],
+        keys: int = 1,
+        reply_bytes: int = 0,
+        *,
+        read: Callable[[Any], Any] | None = None,
+        is_repeatable: bool = True,
+        parts: list[Request] | None = None,
+    ) -> None:
         self.op = op
         self.arguments = arguments
         self.keys = keys
         self.reply_bytes = reply_bytes
+        self.read = read
+        self.is_repeatable = is_repeatable
+        self.parts = parts or []
 
     @property
     def is_write(self) -> bool:
         """Whether a request whose reply never came may have changed something."""
-        return self.op in WRITES
+        return self.op in WRITES or any(part.is_write for part in self.parts)
+
+    @property
+    def flags(self) -> int:
+        """The first of its options; 0 where it has none."""
+        place = _OPTIONS_AT.get(self.op)
+        return self.arguments[place] if place is not None and len(self.arguments) > place else 0
+
+    @property
+    def protocol(self) -> int:
+        """The version of the protocol that it needs."""
+        is_new = self.op in _SINCE_2 or self.flags or (self.op == wire.OP_SCAN and self.arguments[-1] > wire.SCAN_ITEMS)
+        return 2 if is_new else 1
+
+    def result_of(self, answer: Any) -> Any:
+        """What a caller gets for a reply's result."""
+        return answer if self.read is None else self.read(answer)
 
 
 class Reply:
@@ -112,8 +158,12 @@ class Protocol:
 
         Raises:
             FrameTooLarge: when the daemon would not take the frame; nothing is in flight then.
+            ProtocolError: when the daemon speaks no version that has this request; the same.
             UnicodeEncodeError: when a str among the keys has no UTF-8 form.
         """
+        if self.limits.protocol < wire.PROTOCOL_VERSION and request.protocol > self.limits.protocol:
+            spoken = f"the daemon, {self.limits.server}, speaks protocol {self.limits.protocol}"
+            raise ProtocolError(f"{spoken}; this needs {request.protocol}: upgrade the daemon")
         id_ = self._last_id + 1
         try:
             frame = wire.encode_frame([id_, request.op, deadline_ms, *request.arguments])
@@ -198,6 +248,8 @@ class Protocol:
             return None
         if type(status) is int and status >= wire.STATUS_ERROR:
             return id_, Reply(error=_error(message[1:]))
+        if status == wire.STATUS_UNMET and len(message) == 3 and _is_unmet(request, message[2]):
+            return id_, Reply(Unmet(message[2]))
         if _SHAPES[request.op](request, message[2]):
             if status == wire.STATUS_OK and len(message) == 3:
                 return id_, Reply(message[2])
@@ -250,18 +302,74 @@ def _is_bool_list(request: Request, result: Any) -> bool:
 
 
 def _is_page(request: Request, result: Any) -> bool:
-    """A scan's [next_cursor, [...]], in pairs where values were asked for."""
+    """A scan's [next_cursor, [...]], in pairs where values were asked for, in threes where expiries were as well."""
     if type(result) is not list or len(result) != 2 or type(result[0]) is not bytes or type(result[1]) is not list:
         return False
-    in_pairs = request.arguments[-1] == wire.SCAN_ITEMS
-    return set(map(type, result[1])) <= {bytes} and not (in_pairs and len(result[1]) % 2)
+    found, width = result[1], 1 + request.arguments[-1]
+    is_whole = len(found) % width == 0
+    if request.arguments[-1] != wire.SCAN_RECORDS:
+        return is_whole and set(map(type, found)) <= {bytes}
+    return is_whole and all(set(map(type, found[at::3])) <= {kind} for at, kind in enumerate((bytes, bytes, int)))
 
+
+def _is_version(result: Any, width: int = 3) -> bool:
+    """[epoch, lsn, expire_at], behind a value where there are four."""
+    if type(result) is not list or len(result) != width or (width > 3 and type(result[0]) is not bytes):
+        return False
+    return all(type(part) is int and part >= 0 for part in result[-3:])
+
+
+def _is_got(request: Request, result: Any) -> bool:
+    if request.flags & wire.WITH_VERSION:
+        return result is None or _is_version(result, 4)
+    return result is None or type(result) is bytes
+
+
+def _is_written(request: Request, result: Any) -> bool:
+    """What a set or a delete answers when it was applied."""
+    is_set = request.op == wire.OP_SET
+    if request.flags & wire.WITH_OLD:
+        return result is None or type(result) is bytes
+    if request.flags & wire.WITH_VERSION:
+        return _is_version(result) or (result is False and not is_set)
+    return result is True or (result is False and not is_set)
+
+
+def _is_unmet(request: Request, there: Any) -> bool:
+    """Whether a request may go unmet, and this tells what is there."""
+    if request.op == wire.OP_ATOMIC:
+        if type(there) is not list or len(there) != 2 or type(there[0]) is not int:
+            return False
+        place, there = there
+        return 0 <= place < len(request.parts) and _is_unmet(request.parts[place], there)
+    has_condition = request.op in (wire.OP_SET, wire.OP_DELETE) and request.flags & _CONDITIONS
+    return (request.op == wire.OP_PERSIST or bool(has_condition)) and (there is None or _is_version(there))
+
+
+def _is_atomic(request: Request, result: Any) -> bool:
+    if type(result) is not list or len(result) != len(request.parts):
+        return False
+    return all(_SHAPES[part.op](part, each) for part, each in zip(request.parts, result, strict=True))
+
+
+_CONDITIONS: Final = wire.IF_ABSENT | wire.IF_PRESENT | wire.IF_VERSION
+#: Where the options of an operation stand among its arguments.
+_OPTIONS_AT: Final = {wire.OP_GET: 2, wire.OP_SET: 3, wire.OP_DELETE: 2, wire.OP_EXPIRE: 2, wire.OP_SET_MANY: 2}
+_SINCE_2: Final = frozenset(
+    {wire.OP_INCR, wire.OP_APPEND, wire.OP_EXPIRE, wire.OP_PERSIST, wire.OP_TTL, wire.OP_ATOMIC}
+)
 
 _SHAPES: Final[dict[int, Callable[[Request, Any], bool]]] = {
-    wire.OP_GET: lambda _, result: result is None or type(result) is bytes,
-    wire.OP_SET: lambda _, result: result is True,
-    wire.OP_DELETE: lambda _, result: type(result) is bool,
+    wire.OP_GET: _is_got,
+    wire.OP_SET: _is_written,
+    wire.OP_DELETE: _is_written,
     wire.OP_EXISTS: lambda _, result: type(result) is bool,
+    wire.OP_INCR: lambda _, result: type(result) is int,
+    wire.OP_APPEND: lambda _, result: type(result) is int and result >= 0,
+    wire.OP_EXPIRE: lambda _, result: type(result) is bool,
+    wire.OP_PERSIST: lambda _, result: type(result) is bool,
+    wire.OP_TTL: lambda _, result: result is None or (type(result) is int and result >= -1),
+    wire.OP_ATOMIC: _is_atomic,
     wire.OP_GET_MANY: lambda request, result: (
         type(result) is list and len(result) == request.keys and set(map(type, result)) <= {bytes, type(None)}
     ),

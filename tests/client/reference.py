@@ -19,7 +19,8 @@ from typing import Any, ClassVar
 import msgpack
 
 from kio import wire
-from kio.errors import BadRequest, FrameTooLarge, KeyTooLarge, ReplyTooLarge, ValueTooLarge
+from kio.errors import BadRequest, FrameTooLarge, ReplyTooLarge
+from tests.client.reference_store import ReferenceStore
 
 
 @dataclass
@@ -77,10 +78,10 @@ class ReferenceServer:
     }
 
     def __init__(self, path: Path | None = None) -> None:
-        self.keyspaces: dict[int, dict[bytes, bytes]] = {}
         self.script: Script = lambda op, arguments: None
         self.greeting: Any = None
         self.hello: dict[str, Any] = dict(self.HELLO)
+        self.store = ReferenceStore(self.hello)
         #: Value bytes of one reply to get_many; keys beyond it are answered ReplyTooLarge.
         self.reply_bytes_max = 64 << 20
         #: Send replies in pieces of this many bytes.
@@ -95,6 +96,10 @@ class ReferenceServer:
         self._path = path
         self.port = 0
         self.start()
+
+    @property
+    def keyspaces(self) -> dict[int, dict[bytes, bytes]]:
+        return self.store.keyspaces
 
     @property
     def url(self) -> str:
@@ -229,23 +234,19 @@ class ReferenceServer:
                 return [0, {"shards": {0: {"keys": 1}}}]
             if op == wire.OP_PING:
                 return [0, arguments[0]]
-            data = self.keyspaces.setdefault(arguments[0], {})
-            rest = arguments[1:]
-            if op in (wire.OP_GET, wire.OP_SET, wire.OP_DELETE, wire.OP_EXISTS):
-                if code := self._fault(*rest):
-                    return [code, "", False]
-                return [0, self._one(data, op, *rest)]
+            keyspace, *rest = arguments
+            if op == wire.OP_ATOMIC:
+                return self.store.atomic(keyspace, *rest)
+            if op <= wire.OP_TTL:
+                return self.store.execute(op, keyspace, *rest)
             if op == wire.OP_GET_MANY:
-                return self._get_many(data, rest[0], without)
+                return self._get_many([self.store.get(keyspace, key) for key in rest[0]], without)
             if op == wire.OP_SET_MANY:
-                pairs = list(enumerate(zip(rest[0][0::2], rest[0][1::2], strict=True)))
-                faults = [[i, code, "", False] for i, (k, v) in pairs if (code := self._fault(k, v))]
-                without = {*without, *(i for i, *_ in faults)}
-                done = [None if i in without else self._one(data, wire.OP_SET, k, v) for i, (k, v) in pairs]
-                return [wire.STATUS_PARTIAL, done, faults] if faults else [0, done]
+                items = [[k, v, *rest[1:]] for k, v in zip(rest[0][0::2], rest[0][1::2], strict=True)]
+                return self._many(wire.OP_SET, keyspace, items, without)
             if op in (wire.OP_DELETE_MANY, wire.OP_EXISTS_MANY):
-                single = op - wire.OP_MANY
-                return [0, [None if i in without else self._one(data, single, k) for i, k in enumerate(rest[0])]]
+                return self._many(op - wire.OP_MANY, keyspace, [[key] for key in rest[0]], without)
+            data = self.store.present(keyspace)
             if op == wire.OP_COUNT:
                 return [0, len(data)]
             if op == wire.OP_CLEAR:
@@ -253,31 +254,25 @@ class ReferenceServer:
                 data.clear()
                 return [0, count]
             if op == wire.OP_SCAN:
-                return [0, self._scan(data, *rest)]
+                return [0, self._scan(keyspace, data, *rest)]
         return [BadRequest.code, f"operation {op}", False]
 
-    def _fault(self, key: bytes, value: bytes = b"") -> int:
-        if len(key) > self.hello["key_bytes_max"]:
-            return KeyTooLarge.code
-        return ValueTooLarge.code if len(value) > self.hello["value_bytes_max"] else 0
+    def _many(self, op: int, keyspace: int, items: list[list[Any]], without: Any) -> list[Any]:
+        results: list[Any] = []
+        errors = []
+        for i, item in enumerate(items):
+            status, *answer = (0, None) if i in without else self.store.execute(op, keyspace, *item)
+            if status >= wire.STATUS_ERROR:
+                errors.append([i, status, "", False])
+            results.append(None if status >= wire.STATUS_ERROR else False if status else answer[0])
+        return [wire.STATUS_PARTIAL, results, errors] if errors else [0, results]
 
-    @staticmethod
-    def _one(data: dict[bytes, bytes], op: int, key: bytes, value: bytes = b"") -> Any:
-        if op == wire.OP_GET:
-            return data.get(key)
-        if op == wire.OP_SET:
-            data[key] = value
-            return True
-        if op == wire.OP_DELETE:
-            return data.pop(key, None) is not None
-        return key in data
-
-    def _get_many(self, data: dict[bytes, bytes], keys: list[bytes], without: Any) -> list[Any]:
+    def _get_many(self, found: list[bytes | None], without: Any) -> list[Any]:
         room = self.reply_bytes_max
         values: list[bytes | None] = []
         errors = []
-        for i, key in enumerate(keys):
-            value = None if i in without else data.get(key)
+        for i, value in enumerate(found):
+            value = None if i in without else value
             room -= len(value or b"")
             if room < 0:
                 errors.append([i, ReplyTooLarge.code, "", False])
@@ -285,11 +280,12 @@ class ReferenceServer:
             values.append(value)
         return [wire.STATUS_PARTIAL, values, errors] if errors else [0, values]
 
-    @staticmethod
-    def _scan(data: dict[bytes, bytes], cursor: bytes, prefix: bytes, limit: int, what: int) -> list[Any]:
+    def _scan(
+        self, keyspace: int, data: dict[bytes, bytes], cursor: bytes, prefix: bytes, limit: int, what: int
+    ) -> list[Any]:
         keys = sorted(key for key in data if key.startswith(prefix) and key > cursor)
         page = keys[:limit]
-        found = page if what == wire.SCAN_KEYS else [part for key in page for part in (key, data[key])]
+        found = [part for key in page for part in (key, data[key], self.store.expire_at(keyspace, key))[: what + 1]]
         return [page[-1] if len(keys) > limit else b"", found]
 
 

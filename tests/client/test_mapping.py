@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import kio
+from kio import wire
 from kio.client import Client
 from kio.errors import KeyEmpty
 from tests.client.reference import ReferenceServer, reference_server
@@ -141,3 +142,33 @@ def test_it_behaves_as_a_dict_does(shared: Client, steps: list[tuple[Any, ...]],
     assert dict(view) == dict(view.items()) == model
     assert sorted(view.values()) == sorted(model.values())
     assert view == model
+
+
+def test_pop_is_one_request(db: Client, server: ReferenceServer) -> None:
+    people = db.mapping("p:")
+    people["ada"] = b"Ada"
+    before = len(server.requests)
+    assert people.pop("ada") == b"Ada"
+    assert len(server.requests) == before + 1
+    assert people.pop("ada", b"nobody") == b"nobody"
+
+
+def test_setdefault_never_overwrites_what_came_between(db: Client, server: ReferenceServer) -> None:
+    people = db.mapping("p:")
+
+    def come_between(op: int, arguments: list[Any]) -> None:
+        if op == wire.OP_SET and arguments[2] == b"mine":
+            server.store.execute(wire.OP_SET, 0, b"p:ada", b"theirs")
+
+    server.script = come_between
+    assert people.setdefault("ada", b"mine") == b"theirs"
+    assert people.setdefault("grace", b"first") == b"first"
+    assert people.setdefault("grace", b"second") == b"first"
+
+
+def test_popitem_empties_it(db: Client) -> None:
+    people = db.mapping("p:")
+    people.update(a=b"1", b=b"2")
+    assert sorted([people.popitem(), people.popitem()]) == [(b"a", b"1"), (b"b", b"2")]
+    with pytest.raises(KeyError):
+        people.popitem()

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kio import wire
+from kio.client import operations
 from kio.client.protocol import BUFFER_BYTES, Protocol, Reply, Request
 from kio.errors import (
     BadRequest,
@@ -175,6 +176,28 @@ def test_a_daemon_may_refuse_the_hello_for_a_while() -> None:
         (Request(wire.OP_SCAN, (0, b"", b"", 10, 0)), [0, []]),
         (Request(wire.OP_SCAN, (0, b"", b"", 10, 0)), [b"", ["text"]]),
         (Request(wire.OP_SCAN, (0, b"", b"", 10, 1)), [b"", [b"key without value"]]),
+        (Request(wire.OP_SCAN, (0, b"", b"", 10, 2)), [b"", [b"key", b"value"]]),
+        (Request(wire.OP_SCAN, (0, b"", b"", 10, 2)), [b"", [b"key", b"value", None]]),
+        (Request(wire.OP_SCAN, (0, b"", b"", 10, 2)), [b"", [b"key", 5, b"value"]]),
+        (Request(wire.OP_GET, (0, b"k", wire.WITH_VERSION)), b"v"),
+        (Request(wire.OP_GET, (0, b"k", wire.WITH_VERSION)), [b"v", 1, 2]),
+        (Request(wire.OP_GET, (0, b"k", wire.WITH_VERSION)), [1, 2, 3]),
+        (Request(wire.OP_GET, (0, b"k", wire.WITH_VERSION)), ["v", 1, 2, 3]),
+        (Request(wire.OP_GET, (0, b"k")), [b"v", 1, 2, 3]),
+        (Request(wire.OP_SET, (0, b"k", b"v", wire.WITH_OLD)), True),
+        (Request(wire.OP_SET, (0, b"k", b"v", wire.WITH_VERSION)), True),
+        (Request(wire.OP_SET, (0, b"k", b"v", wire.WITH_VERSION)), [1, -2, 3]),
+        (Request(wire.OP_DELETE, (0, b"k", wire.WITH_VERSION)), True),
+        (Request(wire.OP_INCR, (0, b"k", 1)), True),
+        (Request(wire.OP_INCR, (0, b"k", 1)), b"1"),
+        (Request(wire.OP_APPEND, (0, b"k", b"")), -1),
+        (Request(wire.OP_EXPIRE, (0, b"k", wire.TTL, 1)), None),
+        (Request(wire.OP_PERSIST, (0, b"k")), None),
+        (Request(wire.OP_TTL, (0, b"k")), -2),
+        (Request(wire.OP_TTL, (0, b"k")), 1.5),
+        (operations.atomic(0, [Request(wire.OP_GET, (0, b"k"))]), []),
+        (operations.atomic(0, [Request(wire.OP_GET, (0, b"k"))]), [True]),
+        (operations.atomic(0, [Request(wire.OP_GET, (0, b"k"))]), None),
         (Request(wire.OP_STATS, ()), []),
         (Request(wire.OP_PING, (b"",)), None),
     ],
@@ -184,6 +207,32 @@ def test_a_result_of_the_wrong_shape_is_a_protocol_error(request_: Request, resu
     id_, _ = protocol.send(request_, 0)
     with pytest.raises(ProtocolError, match="shape"):
         feed(protocol, wire.encode_frame([id_, 0, result]))
+
+
+SET_IF = Request(wire.OP_SET, (0, b"k", b"v", wire.IF_ABSENT))
+
+
+@pytest.mark.parametrize(
+    ("request_", "there"),
+    [
+        (Request(wire.OP_SET, (0, b"k", b"v")), None),
+        (Request(wire.OP_SET, (0, b"k", b"v", wire.TTL, 1)), None),
+        (Request(wire.OP_GET, (0, b"k")), None),
+        (SET_IF, [1, 2]),
+        (SET_IF, [b"v", 1, 2, 3]),
+        (SET_IF, True),
+        (operations.atomic(0, [SET_IF]), None),
+        (operations.atomic(0, [SET_IF]), [1, None]),
+        (operations.atomic(0, [SET_IF]), [-1, None]),
+        (operations.atomic(0, [SET_IF]), [True, None]),
+        (operations.atomic(0, [Request(wire.OP_GET, (0, b"k"))]), [0, None]),
+    ],
+)
+def test_a_request_that_cannot_go_unmet_so_makes_it_a_protocol_error(request_: Request, there: Any) -> None:
+    protocol = greeted()
+    id_, _ = protocol.send(request_, 0)
+    with pytest.raises(ProtocolError, match="shape"):
+        feed(protocol, wire.encode_frame([id_, wire.STATUS_UNMET, there]))
 
 
 @pytest.mark.parametrize(

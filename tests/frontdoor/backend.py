@@ -111,7 +111,7 @@ class Shards:
         """Change the value, not its version: the plain answer to a write."""
         keys, at = self.keys[shard], (o.keyspace, o.key)
         if o.op == wire.OP_INCR:
-            before = old or b"0"
+            before = b"0" if old is None else old
             if not _INTEGER.fullmatch(before) or not -(2**63) <= int(before) < 2**63:
                 return NotAnInteger.code, b""
             total = int(before) + struct.unpack("<q", value)[0]
