@@ -17,6 +17,7 @@ import typer
 from typer.main import get_command
 
 from kio.cli import (
+    append,
     bench,
     bench_compare,
     bench_workloads,
@@ -28,11 +29,15 @@ from kio.cli import (
     export,
     get,
     import_,
+    incr,
     output,
+    persist,
     scan,
     serve,
     set_,
     status,
+    touch,
+    ttl,
     version,
 )
 from kio.errors import KioError
@@ -43,6 +48,11 @@ VERBS: Final[dict[str, ModuleType]] = {
     "get": get,
     "set": set_,
     "delete": delete,
+    "incr": incr,
+    "append": append,
+    "ttl": ttl,
+    "touch": touch,
+    "persist": persist,
     "scan": scan,
     "count": count,
     "import": import_,

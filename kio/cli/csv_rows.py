@@ -3,8 +3,9 @@
 In: every value is {"column": "text", ...} in the order of the columns, all texts. Out: the columns are the fields of
 all values, in the order in which they are met; a field that is not a text goes out as its JSON, a missing one and null
 as an empty text. So what came from CSV goes back as it came, row order and quoting aside.
-A value that is no JSON object (or would make too many columns) has its key and its bytes in the columns `key_base64`
-and `value_base64`, which import turns back; these two columns are never a part of a value.
+A value that is no JSON object (or would make too many columns), or whose record expires, has its key and its bytes in
+the columns `key_base64` and `value_base64`, and the expiry in `key_expire_at`, in seconds since 1970; import turns them
+back. These three columns are never a part of a value.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from kio.cli import files, json_records, progress
 from kio.cli.json_records import KEY_BASE64, VALUE_BASE64
 from kio.cli.transfer import Record, Tally
 
+KEY_EXPIRE_AT: Final = "key_expire_at"
 COLUMNS_MAX: Final = 4096
+_OWN_COLUMNS: Final = (KEY_BASE64, VALUE_BASE64, KEY_EXPIRE_AT)
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
@@ -68,8 +71,8 @@ class CsvSource:
                 if row and columns is None:
                     columns = self._columns(row)
                 elif row and columns is not None:
-                    key, value = self._read(columns, row)
-                    yield Record(key, value, origin)
+                    key, value, expire_at = self._read(columns, row)
+                    yield Record(key, value, origin, expire_at)
             except StopIteration:
                 return
             except (csv.Error, ValueError) as error:
@@ -91,18 +94,18 @@ class CsvSource:
             raise typer.BadParameter(f'{self._name} has no column "{self._column}"; it has {", ".join(row)}')
         return row
 
-    def _read(self, columns: list[str], row: list[str]) -> tuple[bytes, bytes]:
+    def _read(self, columns: list[str], row: list[str]) -> tuple[bytes, bytes, float | None]:
         if len(row) != len(columns):
             raise ValueError(f"the row has {len(row)} fields, the first row has {len(columns)}")
         fields: json_records.Fields = dict(zip(columns, row, strict=True))
-        wrapped = {name: fields.pop(name, "") for name in (KEY_BASE64, VALUE_BASE64)}
+        wrapped = {name: fields.pop(name, "") for name in _OWN_COLUMNS}
         if wrapped[KEY_BASE64]:
-            return json_records.unwrap(wrapped)
+            return json_records.unwrap({**wrapped, json_records.EXPIRE_AT: _number(wrapped[KEY_EXPIRE_AT])})
         try:
             value = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
         except UnicodeEncodeError:
             raise ValueError("not UTF-8") from None
-        return json_records.key_of(fields, self._column), value
+        return json_records.key_of(fields, self._column), value, None
 
 
 class CsvTarget:
@@ -150,13 +153,14 @@ class CsvTarget:
             json.dumps(fields, ensure_ascii=False).encode()
         except ValueError:
             fields = {}
-        if self._fits(fields, record.key):
+        if record.expire_at is None and self._fits(fields, record.key):
             return fields
         encoded = (base64.b64encode(data).decode("ascii") for data in (record.key, record.value))
-        return dict(zip((KEY_BASE64, VALUE_BASE64), encoded, strict=True))
+        wrapped: json_records.Fields = dict(zip((KEY_BASE64, VALUE_BASE64), encoded, strict=True))
+        return wrapped if record.expire_at is None else wrapped | {KEY_EXPIRE_AT: record.expire_at}
 
     def _fits(self, fields: json_records.Fields, key: bytes) -> bool:
-        if not fields or fields.keys() & {KEY_BASE64, VALUE_BASE64}:
+        if not fields or fields.keys() & set(_OWN_COLUMNS):
             return False
         if len(self._columns.keys() | fields.keys()) > COLUMNS_MAX:
             return False
@@ -183,6 +187,14 @@ def _writer(file: _Utf8) -> Callable[[list[str]], None]:
         (quoting if any("\r" in text for text in row) else plain).writerow(row)
 
     return write
+
+
+def _number(text: str) -> float | str | None:
+    """What an expiry's column tells; a text that is no number is left for the one who finds fault with it."""
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return text
 
 
 def _text(found: object) -> str:

@@ -20,7 +20,7 @@ BROKEN_PIPE: Final = 141
 
 MEANINGS: Final[dict[int, str]] = {
     DONE: "done",
-    FAILED: "the key is not there, or some keys or files failed",
+    FAILED: "the key is not there, a condition does not hold, or a part failed",
     USAGE: "wrong usage, or a request that can never succeed (a key too long)",
     CORRUPT: "data on disk is corrupt",
     69: "the daemon cannot be reached",

@@ -63,7 +63,8 @@ def command(
 
     Into a tree, a key that would lead out of DIR ("..", an absolute path, an empty component, a NUL byte) is refused
     and told; so is one that is a file where another key needs a directory. Into lines and rows, a value that is no JSON
-    object goes out as {"key": ..., "value_base64": ...} (CSV: key_base64, value_base64), which "kio import" turns back.
+    object goes out as {"key": ..., "value_base64": ...} (CSV: key_base64, value_base64), and so does a record that
+    expires, with "expire_at" (CSV: key_expire_at) in seconds since 1970; "kio import" turns them back.
     """
     if sum(way is not None for way in (tree, jsonl, csv)) != 1:
         raise typer.BadParameter("give one of --tree DIR, --jsonl FILE, --csv FILE")
@@ -78,8 +79,8 @@ def command(
             tally.tell = bar.tell
             # The client asks for a page again until its timeout, so a patient one is all that waiting takes.
             patient = db.with_options(timeout=max(timeout, give_up))
-            for found, value in patient.items(wanted):
-                target.put(Record(found[len(wanted) :], value, ""))
+            for found, value, expire_at in patient.records(wanted):
+                target.put(Record(found[len(wanted) :], value, "", expire_at))
                 bar.moved_to(tally.records)
     return tally.exit_code
 

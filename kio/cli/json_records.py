@@ -1,9 +1,9 @@
 """JSON objects and records: which field is the key, and what stands for a value that is no JSON object.
 
 A value that is no JSON object, or would come back as something else, is wrapped: an object with exactly the fields
-`key` (or `key_base64` where the key is not UTF-8) and `value_base64`. import unwraps such an object wherever it meets
-one, so that what export wrote comes back byte for byte. Keys are at least one byte, so an empty value is told from no
-value.
+`key` (or `key_base64` where the key is not UTF-8) and `value_base64`. So is the value of a record that expires: then
+there is `expire_at` too, in seconds since 1970. import unwraps such an object wherever it meets one, so that what
+export wrote comes back byte for byte. Keys are at least one byte, so an empty value is told from no value.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import json
 from typing import Any, Final
 
 from kio.cli import output
+from kio.limits import EXPIRE_AT_MS_MAX
 
 KEY_BASE64: Final = "key_base64"
 VALUE_BASE64: Final = "value_base64"
+EXPIRE_AT: Final = "expire_at"
 
 Fields = dict[str, Any]
 
@@ -65,26 +67,41 @@ def has_key(fields: Fields, field: str, key: bytes) -> bool:
         return False
 
 
-def wrap(key: bytes, value: bytes) -> Fields:
-    """The object that stands for a value that is none."""
+def wrap(key: bytes, value: bytes, expire_at: float | None = None) -> Fields:
+    """The object that stands for a value that is none, or for a record that expires."""
     names = output.in_json("key", key)
     name = "key" if names["key"] is not None else KEY_BASE64
-    return {name: names[name], VALUE_BASE64: base64.b64encode(value).decode("ascii")}
+    fields: Fields = {name: names[name], VALUE_BASE64: base64.b64encode(value).decode("ascii")}
+    return fields if expire_at is None else fields | {EXPIRE_AT: expire_at}
 
 
 def is_wrapped(fields: Fields) -> bool:
     """Whether this is an object that `wrap` makes."""
-    return len(fields) == 2 and VALUE_BASE64 in fields and ("key" in fields or KEY_BASE64 in fields)
+    others = fields.keys() - {EXPIRE_AT}
+    return others in ({"key", VALUE_BASE64}, {KEY_BASE64, VALUE_BASE64})
 
 
-def unwrap(fields: Fields) -> tuple[bytes, bytes]:
-    """The key and value that `wrap` was given.
+def unwrap(fields: Fields) -> tuple[bytes, bytes, float | None]:
+    """The key, value and expiry that `wrap` was given.
 
     Raises:
-        ValueError: when a field is not the base64 it should be.
+        ValueError: when a field is not the base64 it should be, or the expiry no moment.
     """
     key = key_of(fields, "key") if "key" in fields else _decode(fields, KEY_BASE64)
-    return key, _decode(fields, VALUE_BASE64)
+    return key, _decode(fields, VALUE_BASE64), moment(fields.get(EXPIRE_AT))
+
+
+def moment(found: object) -> float | None:
+    """An expiry, None for none.
+
+    Raises:
+        ValueError: when it is not a number of seconds since 1970 that an expiry can be.
+    """
+    if found is None:
+        return None
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0.001 <= found <= EXPIRE_AT_MS_MAX / 1000:
+        raise ValueError(f'the field "{EXPIRE_AT}" is not a number of seconds since 1970')
+    return found
 
 
 def _decode(fields: Fields, name: str) -> bytes:

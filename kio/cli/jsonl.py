@@ -48,17 +48,17 @@ class JsonLinesSource:
             if not value.strip():
                 continue
             try:
-                key, value = self._read(value)
+                key, value, expire_at = self._read(value)
             except ValueError as error:
                 self._tally.fault(origin, str(error))
             else:
-                yield Record(key, value, origin)
+                yield Record(key, value, origin, expire_at)
 
-    def _read(self, value: bytes) -> tuple[bytes, bytes]:
+    def _read(self, value: bytes) -> tuple[bytes, bytes, float | None]:
         fields = json_records.parse(value)
         if json_records.is_wrapped(fields):
             return json_records.unwrap(fields)
-        return json_records.key_of(fields, self._field), value
+        return json_records.key_of(fields, self._field), value, None
 
 
 class JsonLinesTarget:
@@ -66,8 +66,7 @@ class JsonLinesTarget:
 
     Args:
         field: where given, a line goes out as it stands only when its field is the record's key; without it the key of
-        a
-            line that does not hold it is lost.
+            a line that does not hold it is lost.
     """
 
     def __init__(self, file: BinaryIO, tally: Tally, *, field: str | None) -> None:
@@ -83,7 +82,7 @@ class JsonLinesTarget:
 
     def _comes_back(self, record: Record) -> bool:
         """Whether the value as a line would be imported as this very record."""
-        if b"\n" in record.value or b"\r" in record.value:
+        if record.expire_at is not None or b"\n" in record.value or b"\r" in record.value:
             return False
         try:
             fields = json_records.parse(record.value)
@@ -94,4 +93,4 @@ class JsonLinesTarget:
         return self._field is None or json_records.has_key(fields, self._field, record.key)
 
     def _wrapped(self, record: Record) -> bytes:
-        return json.dumps(json_records.wrap(record.key, record.value), ensure_ascii=False).encode()
+        return json.dumps(json_records.wrap(record.key, record.value, record.expire_at), ensure_ascii=False).encode()

@@ -3,7 +3,7 @@
 A batch is bounded in records and in bytes, so memory stays flat however much is loaded. The client retries by itself;
 what it gives up on with a retryable error is sent again here, after a growing pause, until it is done or nothing has
 been taken for `give_up_s` seconds. Setting the same value twice is harmless, so a write that may have been applied is
-just repeated.
+just repeated. Records that expire go one by one in a pipeline, each with its time, the others as one batch.
 Order: no batch holds a key twice and batches are sent one after the other, so the last value of a key stays.
 """
 
@@ -90,17 +90,36 @@ class Loader:
     def _send(self, batch: Batch) -> tuple[Batch, KioError | None]:
         """Send a batch once: what has to be sent again, and why (None: nothing)."""
         try:
-            self._db.set_many({key: record.value for key, record in batch.items()})
-        except PartialFailure as partial:
-            return self._sort_out(batch, partial.errors)
+            errors = self._set(batch)
         except RequestError as error:
             return self._send_apart(batch, error)
         except KioError as error:
             if not error.retryable:
                 raise
             return batch, error
+        if errors:
+            return self._sort_out(batch, errors)
         self._count(batch)
         return {}, None
+
+    def _set(self, batch: Batch) -> dict[bytes, KioError]:
+        """Store a batch; what is told of each of the records that expire and failed. Raises what `set_many` does."""
+        expiring = {key: record.expire_at for key, record in batch.items() if record.expire_at is not None}
+        errors: dict[bytes, KioError] = {}
+        if expiring:
+            pipeline = self._db.pipeline(raise_on_error=False)
+            for key, expire_at in expiring.items():
+                pipeline.set(key, batch[key].value, expire_at=expire_at)
+            for key, result in zip(expiring, pipeline.execute(), strict=True):
+                if isinstance(result, KioError):
+                    errors[key] = result
+        if len(expiring) == len(batch):
+            return errors
+        try:
+            self._db.set_many({key: record.value for key, record in batch.items() if key not in expiring})
+        except PartialFailure as partial:
+            errors.update(partial.errors)
+        return errors
 
     def _sort_out(self, batch: Batch, errors: dict[bytes, KioError]) -> tuple[Batch, KioError | None]:
         self._count({key: record for key, record in batch.items() if key not in errors})

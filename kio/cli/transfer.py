@@ -19,11 +19,15 @@ MIB: Final = 1 << 20
 
 
 class Record(NamedTuple):
-    """A key, its value, and where they came from: a path, or file and line, for messages."""
+    """A key, its value, where they came from (a path, or file and line, for messages), and when it expires.
+
+    `expire_at` is in seconds since 1970; None is never.
+    """
 
     key: bytes
     value: bytes
     origin: str
+    expire_at: float | None = None
 
 
 @dataclass

@@ -7,6 +7,7 @@ A key is bytes from anybody, and becomes a path here, so nothing may be written 
 Invariants: a file appears whole or not at all, by rename from one temporary file in the root; only one export writes
 into a root at a time (a lock on the directory), so that file is nobody else's.
 Crash: the files written so far and perhaps the temporary file remain; the next export removes it and writes all again.
+A file cannot say when its record expires; how many did is told at the end.
 Files are not fsynced: what matters is in the store. Files of the tree that no key names are left alone.
 """
 
@@ -82,6 +83,7 @@ class TreeTarget:
 
     def __init__(self, root: Path, tally: Tally) -> None:
         self._tally = tally
+        self._expiring = 0
         root.mkdir(parents=True, exist_ok=True)
         self._root = os.open(root, _OPEN_DIRECTORY)
         #: Directories in use, the one used last at the end.
@@ -101,6 +103,8 @@ class TreeTarget:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for descriptor in (*self._open.values(), self._root):
             os.close(descriptor)
+        if self._expiring:
+            self._tally.tell(f"{self._expiring:,} records expire, which a tree does not keep; --jsonl and --csv do")
 
     def put(self, record: Record) -> None:
         """Write one record; a key that cannot be a path here is a fault in the tally.
@@ -120,6 +124,7 @@ class TreeTarget:
             self._tally.fault(output.escape(record.key), _explain(error))
             return
         self._tally.moved(len(record.value))
+        self._expiring += record.expire_at is not None
 
     def _write(self, path: tuple[bytes, ...], value: bytes) -> None:
         parent = self._directory(path[:-1])

@@ -46,8 +46,9 @@ class FakeClient:
     def get(self, key: bytes) -> bytes | None:
         return self.data.get(key)
 
-    def set(self, key: bytes, value: bytes) -> None:
+    def set(self, key: bytes, value: bytes, **options: Any) -> bool:
         self.data[key] = value
+        return True
 
     def set_many(self, pairs: Mapping[bytes, bytes]) -> int:
         self.batches.append(len(pairs))
@@ -72,8 +73,8 @@ class FakeClient:
         found = [key for key in self.data if key.startswith(prefix)]
         return ((key, self.data[key]) if values else key for key in found)
 
-    def items(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        return self.scan(prefix)
+    def records(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes, float | None]]:
+        return ((key, value, None) for key, value in self.scan(prefix))
 
     def stats(self) -> dict[str, Any]:
         return self.told

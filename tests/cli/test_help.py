@@ -22,6 +22,11 @@ VERBS = {(name,): verb for name, verb in app.VERBS.items()} | {
 }
 
 
+DAEMON_VERBS = {
+    "status", "get", "set", "delete", "incr", "append", "ttl", "touch", "persist", "scan", "count", "import", "export",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
 def test_the_help_of_every_verb_ends_with_a_real_example(kio: Run, verb: tuple[str, ...]) -> None:
     ran = kio(*verb, "--help")
@@ -40,7 +45,7 @@ def test_every_verb_but_serve_answers_in_json_on_demand(kio: Run, verb: tuple[st
     assert b"--json" in kio(*verb, "--help").out
 
 
-@pytest.mark.parametrize("verb", ["status", "get", "set", "delete", "scan", "count", "import", "export"])
+@pytest.mark.parametrize("verb", sorted(DAEMON_VERBS))
 def test_every_verb_that_talks_to_a_daemon_takes_a_url_and_a_timeout(kio: Run, verb: str) -> None:
     text = kio(verb, "--help").out
     assert b"--url" in text

@@ -189,11 +189,11 @@ def test_ctrl_c_ends_an_import_with_its_tally(kio: Run, db: FakeClient, source: 
 def test_ctrl_c_ends_an_export_with_its_tally_and_leaves_no_half_file(
     kio: Run, db: FakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    def items(prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        yield b"a", b'{"x":1}'
+    def records(prefix: bytes = b"") -> Iterator[tuple[bytes, bytes, None]]:
+        yield b"a", b'{"x":1}', None
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(db, "items", items)
+    monkeypatch.setattr(db, "records", records)
     ran = kio("export", way, str(tmp_path / "out"))
     assert ran.code == 130
     assert ran.out.startswith(b"exported 1 records")

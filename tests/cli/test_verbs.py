@@ -80,7 +80,12 @@ def test_set_takes_its_value_from_the_argument_a_file_or_stdin(
     assert kio("set", "c", "-").code == 0
     assert kio("set", "d", "").code == 0
     assert db.data == {b"a": b"an argument", b"b": b"from a file\0", b"c": b"from stdin\n", b"d": b""}
-    assert json.loads(kio("set", "a", "xyz", "--json").out) == {"key": "a", "key_base64": "YQ==", "value_bytes": 3}
+    assert json.loads(kio("set", "a", "xyz", "--json").out) == {
+        "key": "a",
+        "key_base64": "YQ==",
+        "value_bytes": 3,
+        "stored": True,
+    }
 
 
 def test_a_key_or_value_that_looks_like_an_option_stands_behind_two_dashes(kio: Run, db: FakeClient) -> None:
