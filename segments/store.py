@@ -321,7 +321,7 @@ class Store:
             raise BadRequest("a scan needs cursor, limit and what")
         cursor, limit, what = opbatch.SCAN_ARGUMENTS.unpack_from(value)
         prefix = value[opbatch.SCAN_ARGUMENTS.size :]
-        following, page = _scan.scan(self._engine, cursor, limit, what == wire.SCAN_ITEMS, prefix, keyspace)
+        following, page = _scan.scan(self._engine, cursor, limit, what, prefix, keyspace)
         self._engine.reply(opbatch.VALUE, _U64.pack(following) + page)
 
     def _rotate(self, record_bytes: int) -> None:

@@ -217,6 +217,7 @@ def test_the_examples_of_the_help_work_as_they_stand(daemon: Daemon, people: Pat
     shim.chmod(0o755)
     with client.connect(daemon.url) as db:
         db.set_many(dict.fromkeys(["user:42", "user:43", "site/x", "people:1"], b'{"id": "1"}'))
+        db.set("session:42", b"", ttl=1_000)
     path = os.pathsep.join([str(shim.parent), os.environ["PATH"]])
     for line in app.VERBS[verb].EXAMPLE.splitlines():
         ran = subprocess.run(
