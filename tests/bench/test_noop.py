@@ -81,7 +81,7 @@ def test_kios_protocol_is_answered_however_the_stream_is_cut(piece_bytes: int) -
 def test_kios_own_client_takes_it_for_a_daemon() -> None:
     with noop_process("native", "--value-bytes", "5") as (_, url), connect(url) as db:
         assert len(db.get("k") or b"") == 5
-        assert db.set("k", b"v") is None
+        assert db.set("k", b"v") is True
         assert len(db.get_many(["a", "b"])) == 2
 
 
