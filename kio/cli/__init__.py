@@ -3,7 +3,7 @@
     main() ── app.py ──┬── serve                           kio.config, kio.daemon (in this process)
                        ├── status get set delete scan count ┐
                        ├── import export                    ┴ kio.client, over the wire
-                       ├── check                           kio.segments, offline
+                       ├── check, log dump                 kio.segments, offline
                        ├── bench                           kio.bench, in processes of its own
                        └── config version
 

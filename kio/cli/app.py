@@ -30,6 +30,7 @@ from kio.cli import (
     get,
     import_,
     incr,
+    log_dump,
     output,
     persist,
     scan,
@@ -80,6 +81,9 @@ def _application() -> typer.Typer:
     settings = typer.Typer(help="Look at the daemon's settings.", no_args_is_help=True)
     _add(settings, "show", config)
     app.add_typer(settings, name="config", epilog=_example(config.EXAMPLE))
+    log = typer.Typer(help="Look into the log of a data directory.", no_args_is_help=True)
+    _add(log, "dump", log_dump)
+    app.add_typer(log, name="log", epilog=_example(log_dump.EXAMPLE))
     measuring = typer.Typer()
     # A verb by itself, with verbs below it: what it measures is not worth a word more on every command line.
     measuring.callback(invoke_without_command=True, help=_help(bench), epilog=_example(bench.EXAMPLE))(bench.command)

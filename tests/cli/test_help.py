@@ -9,13 +9,14 @@ import pytest
 
 from kio import config
 from kio.bench.plan import Plan
-from kio.cli import app, bench, bench_compare, bench_options, bench_workloads
+from kio.cli import app, bench, bench_compare, bench_options, bench_workloads, log_dump
 from kio.cli import config as config_verb
 
 from .conftest import Run
 
 VERBS = {(name,): verb for name, verb in app.VERBS.items()} | {
     ("config", "show"): config_verb,
+    ("log", "dump"): log_dump,
     ("bench",): bench,
     ("bench", "compare"): bench_compare,
     ("bench", "workloads"): bench_workloads,
