@@ -314,6 +314,10 @@ class Client:
         await self._run(self._calls.ping())
         return time.perf_counter() - started_s
 
+    async def seal(self) -> list[dict[str, Any]]:
+        """For a backup: which files hold the state of each shard at one moment, as `kio backup` reads it."""
+        return await self._run(self._calls.seal())
+
     def pipeline(self, *, raise_on_error: bool = True) -> Pipeline:
         """Queue operations and send them at once, in order; as `kio.client.Client.pipeline`, with `async with`."""
 

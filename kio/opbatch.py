@@ -65,6 +65,7 @@ The rare ones go through Python, still in their order within the batch:
     35 stats    -> 1: a msgpack map
     37 atomic   value = a batch message of operations 1 to 9 of this shard, executed all or nothing -> 1: a replies
                 message to it. Where one fails or answers 5 nothing is applied, and all the others answer Aborted
+    38 seal     -> 1: a msgpack map, see segments/point.py
 Batches and replies come from processes of the same version on the same machine, yet every length is bounded before use.
 """
 

@@ -45,6 +45,7 @@ Requests    [id, op, deadline_ms, ...arguments]
     35  stats         (none)                                   {...}: the same fields as `kio status --json`
     36  ping          payload (bin)                            the payload
     37  atomic *      ks, [[op, key, ...], ...]                [result, ...], one for each operation
+    38  seal *        (none)                                   [{...}, ...], one for each shard: the point of a backup
     39  compact *     (none)                                   bytes that are dead; they are given back from now on
     * and options: since version 2.
 
@@ -57,6 +58,10 @@ Requests    [id, op, deadline_ms, ...arguments]
     same {tag} always are. Where an operation fails, the whole is answered with its error, whose message names the
     operation by its index (from 0); where a condition does not hold, with the status unmet. The frame is at most 8 MiB
     long, else FrameTooLarge.
+
+    seal is for who copies the files of a running daemon (segments/backup.py): each map names the segments that hold a
+    shard's state at one LSN, and the end of each that still grows. All shards are asked at one moment: what a client
+    did after it saw the effect of a write on one shard is in no other shard's part without that write.
 
     Where a key stands twice in one batch, the operations apply in order (the last set wins).
     scan: `cursor` is bin, empty to begin; an empty `next_cursor` ends the scan. A page may be empty before the end, and
@@ -99,7 +104,7 @@ Hello
 
 Versions
     1   the first.
-    2   options, operations 5 to 9 and 37, the status unmet, what = 2. Everything else is as in 1; a connection that
+    2   options, operations 5 to 9, 37 and 38, the status unmet, what = 2. Everything else is as in 1; a connection that
         was greeted with 1 is answered as a daemon of version 1 would: UnknownOperation, BadRequest.
 """
 
@@ -137,6 +142,7 @@ OP_SCAN: Final = 34
 OP_STATS: Final = 35
 OP_PING: Final = 36
 OP_ATOMIC: Final = 37
+OP_SEAL: Final = 38
 OP_COMPACT: Final = 39
 
 TTL: Final = 1

@@ -1,8 +1,8 @@
-"""The operations that cross shards: count, clear, scan, stats.
+"""The operations that cross shards: count, clear, scan, stats, seal.
 
 Owns: for each such request what is to be done with the shards' replies. Sans-I/O: it speaks to Dispatch alone.
 Invariants: a request is answered, failed or dropped, and its step is forgotten with it.
-A count or clear fails when any shard does. A stats never does: a shard that is away or does not answer within
+A count, clear or seal fails when any shard does. A stats never does: a shard that is away or does not answer within
 STATS_LIMIT_MS is told as the supervisor last knew it.
 """
 
@@ -19,7 +19,7 @@ from kio.errors import BadRequest, InternalError, KioError
 from kio.frontdoor._dispatch import Dispatch
 from kio.frontdoor.events import Asked, Dropped, Gathered
 from kio.router import cursor
-from kio.wire import OP_CLEAR, OP_COUNT, OP_SCAN, OP_STATS, SCAN_ITEMS, SCAN_KEYS, SCAN_RECORDS
+from kio.wire import OP_CLEAR, OP_COUNT, OP_SCAN, OP_SEAL, OP_STATS, SCAN_ITEMS, SCAN_KEYS, SCAN_RECORDS
 
 STATS_LIMIT_MS: Final = 800
 SCAN_LIMIT_MAX: Final = 65_536
@@ -56,6 +56,8 @@ class RareOperations:
             self._scan(event)
         elif event.op == OP_STATS:
             self._ask_shards(event.handle, OP_STATS, 0, self._stats, limit_ms=STATS_LIMIT_MS)
+        elif event.op == OP_SEAL:
+            self._ask_shards(event.handle, OP_SEAL, 0, self._answer_points)
         else:
             self._fail(event.handle, errors.UnknownOperation())
 
@@ -144,6 +146,16 @@ class RareOperations:
         self._steps[handle] = step
         value = opbatch.SCAN_ARGUMENTS.pack(within, limit, what) + prefix
         self._dispatch.fan_out(handle, OP_SCAN, [shard], value, keyspace)
+
+    # --- seal
+
+    def _answer_points(self, handle: int, replies: Replies) -> None:
+        for shard, (status, payload) in enumerate(replies):
+            if status != opbatch.VALUE:
+                self._fail(handle, _error(shard, status, payload))
+                return
+        points = [payload for _, payload in replies]
+        self._dispatch.answer(handle, msgpack.Packer().pack_array_header(len(points)) + b"".join(points))
 
     # --- stats
 

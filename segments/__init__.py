@@ -17,6 +17,8 @@ files; never starts a thread: what may take long is handed out as a Job for some
     sealing.py     the end of a sealed segment                opening.py    from checkpoint or hints to the KeyDir
     clock.py       the time that expiry goes by               expiry.py     what has expired leaves the KeyDir
     check.py       the offline examination                    chain.py      prepared, active, sealing, sealed
+    point.py       a state at one LSN, for a backup           backup.py     backups: taken, restored
+    dump.py        the records of a segment, to look at       backup_file.py  the file that says what a backup is
     checkpoint.py  the checkpoint file                        checkpointing.py  when and how one is taken
     the kernel:    _keydir.pyx the index, _engine.pyx batches, _hints.pyx scanning and rebuilding,
                    _checkpoint.pyx pages of the index to and from disk, two C headers

@@ -150,6 +150,32 @@ class SegmentChain:
             self._drop_empty(old)
         self._activate(following)
 
+    @property
+    def manifest(self) -> Manifest:
+        """The shard's manifest."""
+        return self._manifest
+
+    @property
+    def lsn(self) -> int:
+        """The last LSN written."""
+        return self._engine.lsn
+
+    def seal_if_prepared(self) -> None:
+        """Begin the next segment if it stands ready, which costs no call to the disk."""
+        has_slot = bool(self._free_slots) or self._slots_used < SEGMENTS_PER_SHARD_MAX
+        # While a job makes a segment, the next one would have to wait for it.
+        is_prepared = self._prepared is not None and not self._running.keys() & {PrepareJob.kind, OutputJob.kind}
+        if is_prepared and has_slot and self._engine.tail > RECORDS_START:
+            self.rotate(0)
+
+    def unsealed(self) -> list[tuple[int, int, int]]:
+        """(id, end, last LSN) of the segments that hold records and have no end on disk yet, oldest first."""
+        closed = (segment for segment in self._segments.values() if segment.fd >= 0 and segment is not self.active)
+        found = [(segment.id, segment.end, segment.lsn_last) for segment in closed]
+        if self._engine.tail > RECORDS_START:
+            found.append((self.active.id, self._engine.tail, self._engine.lsn))
+        return found
+
     def segments(self) -> Iterable[Segment]:
         """The attached segments."""
         return self._segments.values()

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from kio.errors import Corrupt, DirectoryInvalid, FormatTooNew, StorageError
 from kio.segments import _hints, format
+from kio.segments.backup_file import locate
 from kio.segments.disk import DISK, Disk, lock_file
-from kio.segments.identity import DirectoryIdentity, load, shard_path
+from kio.segments.identity import DirectoryIdentity, shard_path
 from kio.segments.manifest import NAME, Manifest, SegmentEntry
 from kio.segments.segment import RECORDS_START, segment_id, segment_name
 
@@ -53,7 +54,7 @@ Progress = Callable[[int, int], None]
 def check_directory(
     data: Path, shard: int | None = None, *, progress: Progress | None = None, disk: Disk = DISK
 ) -> Report:
-    """Examine a data directory, or one shard of it, that no daemon is using.
+    """Examine a data directory that no daemon is using, or a backup, or one shard of it.
 
     Args:
         progress: called with (bytes done, bytes in all) after each segment.
@@ -63,16 +64,16 @@ def check_directory(
         DirectoryInvalid, FormatTooNew: when it is no data directory, or a newer kio's.
     Cost: reads every byte once; memory for one segment's hints.
     """
-    identity = load(data)
+    identity, root = locate(data)
     if shard is not None and not 0 <= shard < identity.shards:
         raise DirectoryInvalid(f"{data} has shards 0 to {identity.shards - 1}, no shard {shard}")
     lock = lock_file(data / "LOCK")
     try:
         report = Report()
         shards = range(identity.shards) if shard is None else [shard]
-        total = sum(p.stat().st_size for s in shards for p in shard_path(data, s).glob("*.seg"))
+        total = sum(p.stat().st_size for s in shards for p in shard_path(root, s).glob("*.seg"))
         for number in shards:
-            _ShardCheck(data, identity, number, report, disk, lambda: progress and progress(report.bytes, total)).run()
+            _ShardCheck(root, identity, number, report, disk, lambda: progress and progress(report.bytes, total)).run()
         return report
     finally:
         lock.release()

@@ -7,9 +7,11 @@ Errors of fsync and close are never retried: the caller decides, knowing that a 
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
+import shutil
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +21,8 @@ from kio.segments._mapping import Mapping
 #: What the file system answers when it cannot reserve blocks ahead; the file is then sparse.
 _NO_ALLOCATE: Final = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _WRITE_BYTES: Final = 8 << 20
+_AT_FDCWD: Final = -100
+_RENAME_EXCHANGE: Final = 2
 
 
 class Disk:
@@ -123,6 +127,18 @@ class Disk:
         """Rename, replacing `target`; durable after sync_directory."""
         os.rename(source, target)
 
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name on the same file system; durable after sync_directory of the target's."""
+        os.link(source, target, follow_symlinks=False)
+
+    def exchange(self, one: Path, other: Path) -> None:
+        """Let two names change places at one moment; durable after sync_directory of their parents.
+
+        Raises:
+            OSError: ENOSYS or EINVAL where kernel or file system cannot.
+        """
+        _exchange(one, other)
+
     def unlink(self, path: Path) -> None:
         """Remove a name; durable after sync_directory."""
         os.unlink(path)
@@ -130,6 +146,10 @@ class Disk:
     def make_directory(self, path: Path) -> None:
         """A new directory, mode 0700; parents must exist."""
         os.mkdir(path, 0o700)
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove a directory and everything in it; durable after sync_directory of its parent."""
+        shutil.rmtree(path)
 
     def names(self, path: Path) -> list[str]:
         """The sorted names in a directory."""
@@ -204,6 +224,16 @@ class UnchangingDisk(Disk):
 
     def unlink(self, path: Path) -> None:
         """Nothing."""
+
+
+def _exchange(one: Path, other: Path) -> None:
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
+    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one), None, str(other))
 
 
 class FileLock:

@@ -54,6 +54,8 @@ def load(data: Path) -> DirectoryIdentity:
     try:
         text = path.read_bytes()
     except FileNotFoundError:
+        if (data / "BACKUP").exists():
+            raise DirectoryInvalid(f'{data} is a backup, not a data directory; run "kio restore"') from None
         raise DirectoryInvalid(f"{data} is not a kio data directory: it has no {NAME} file") from None
     except OSError as error:
         raise DirectoryInvalid(f"{path} cannot be read: {error.strerror}") from error
@@ -79,6 +81,8 @@ def create_or_load(data: Path, shards: int | None, disk: Disk = DISK) -> tuple[D
     count = 1 if shards is None else shards
     if not 1 <= count <= limits.SHARDS_MAX:
         raise DirectoryInvalid(f"a data directory has 1 to {limits.SHARDS_MAX} shards, not {count}")
+    if (data / "BACKUP").exists():
+        return load(data), False
     for entry in data.glob("shard-*"):
         if any(name.endswith(".seg") for name in os.listdir(entry)):
             raise DirectoryInvalid(
@@ -91,7 +95,7 @@ def create_or_load(data: Path, shards: int | None, disk: Disk = DISK) -> tuple[D
             disk.make_directory(path)
         manifest.Manifest.create(path, shard, identity.directory_id, disk)
     disk.sync_directory(data)
-    disk.replace(data / NAME, _encode(identity))
+    write(data, identity, disk)
     return identity, True
 
 
@@ -99,8 +103,27 @@ def _checksum(fields: dict[str, Any]) -> str:
     return f"{crc32c(json.dumps(fields, sort_keys=True).encode()):08x}"
 
 
+def to_fields(identity: DirectoryIdentity) -> dict[str, Any]:
+    """An identity as JSON holds it."""
+    return asdict(identity) | {"directory_id": identity.directory_id.hex()}
+
+
+def from_fields(fields: dict[str, Any]) -> DirectoryIdentity:
+    """An identity from what JSON holds.
+
+    Raises:
+        ValueError, KeyError, TypeError: when it is none.
+    """
+    return DirectoryIdentity(**fields | {"directory_id": bytes.fromhex(fields["directory_id"])})
+
+
+def write(data: Path, identity: DirectoryIdentity, disk: Disk = DISK) -> None:
+    """Make `data` a data directory: the last step, when its shards are there and durable."""
+    disk.replace(data / NAME, _encode(identity))
+
+
 def _encode(identity: DirectoryIdentity) -> bytes:
-    fields = asdict(identity) | {"directory_id": identity.directory_id.hex()}
+    fields = to_fields(identity)
     return json.dumps(fields | {"checksum": _checksum(fields)}, indent=1).encode() + b"\n"
 
 
@@ -114,7 +137,7 @@ def _decode(path: Path, text: bytes) -> DirectoryIdentity:
             raise FormatTooNew(
                 f"{path} has format version {fields['format_version']}, this kio reads up to {FORMAT_VERSION}"
             )
-        identity = DirectoryIdentity(**fields | {"directory_id": bytes.fromhex(fields["directory_id"])})
+        identity = from_fields(fields)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DirectoryInvalid(f"{path} is damaged: {error}; restore it from a copy") from error
     if identity.algorithm != hashing.ALGORITHM or not 1 <= identity.shards <= limits.SHARDS_MAX:

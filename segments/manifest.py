@@ -227,6 +227,8 @@ class Manifest:
         self.torn_bytes = 0
         self._disk = disk
         self._lock = threading.Lock()
+        #: Held while an edit changes `state`: for microseconds, never during a call to the disk.
+        self._changing = threading.Lock()
         self._fd = -1
         self._end = 0
         self._sequence = 0
@@ -237,6 +239,13 @@ class Manifest:
     def create(cls, directory: Path, shard: int, directory_id: bytes, disk: Disk = DISK) -> None:
         """Make the empty manifest of a new shard, durably."""
         self = cls(directory / NAME, shard, directory_id, disk)
+        self._rewrite()
+
+    @classmethod
+    def write(cls, directory: Path, shard: int, directory_id: bytes, state: State, disk: Disk = DISK) -> None:
+        """Make, or replace, a manifest that says `state`, durably and at once."""
+        self = cls(directory / NAME, shard, directory_id, disk)
+        self.state = state
         self._rewrite()
 
     @classmethod
@@ -282,10 +291,16 @@ class Manifest:
             self._write(data)
             self._end += len(data)
             self._sequence += len(edits)
-            for edit in edits:
-                self.state.apply(edit)
+            with self._changing:
+                for edit in edits:
+                    self.state.apply(edit)
             if self._end > REWRITE_BYTES:
                 self._shorten()
+
+    def entries(self) -> list[SegmentEntry]:
+        """The segments at one moment between edits. For the store's thread, while a job may append."""
+        with self._changing:
+            return list(self.state.segments.values())
 
     @property
     def has_failed(self) -> bool:

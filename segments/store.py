@@ -26,7 +26,7 @@ from kio import opbatch, wire
 from kio.errors import BadRequest, Corrupt, DiskFull, KioError, Overloaded, ShardReadOnly, from_wire
 from kio.limits import KEY_BYTES_MAX, SEGMENT_BYTES_CEILING, VALUE_BYTES_MAX
 from kio.log import Log, Repeats
-from kio.segments import _engine, _scan
+from kio.segments import _engine, _scan, point
 from kio.segments.chain import SegmentChain
 from kio.segments.checkpointing import Checkpointer
 from kio.segments.clock import ShardClock
@@ -268,12 +268,13 @@ class Store:
                 self._compact()
             elif op == wire.OP_STATS:
                 self._engine.reply(opbatch.VALUE, msgpack.packb(self.stats()))
+            elif op == wire.OP_SEAL:
+                self._engine.reply(opbatch.VALUE, point.take_point(self._chain, self._clock, self._read_only_reason))
             else:
                 raise BadRequest(f"a shard does not know operation {op}")
-        except MemoryError as error:
-            self._engine.reply(Overloaded.code, str(error).encode())
-        except KioError as error:
-            self._engine.reply(error.code, str(error).encode())
+        except (MemoryError, KioError) as error:
+            code = error.code if isinstance(error, KioError) else Overloaded.code
+            self._engine.reply(code, str(error).encode())
 
     def _refuse_incomplete(self) -> None:
         """Count and scan speak of all keys, and cannot while some of them are lost."""

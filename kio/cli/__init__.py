@@ -3,7 +3,8 @@
     main() ── app.py ──┬── serve                           kio.config, kio.daemon (in this process)
                        ├── status get set delete scan count ┐
                        ├── import export                    ┴ kio.client, over the wire
-                       ├── check, log dump                 kio.segments, offline
+                       ├── backup                          kio.client and kio.segments: beside the daemon
+                       ├── check restore log dump          kio.segments, offline
                        ├── bench                           kio.bench, in processes of its own
                        └── config version
 

@@ -18,6 +18,7 @@ from typer.main import get_command
 
 from kio.cli import (
     append,
+    backup,
     bench,
     bench_compare,
     bench_workloads,
@@ -33,6 +34,7 @@ from kio.cli import (
     log_dump,
     output,
     persist,
+    restore,
     scan,
     serve,
     set_,
@@ -59,6 +61,8 @@ VERBS: Final[dict[str, ModuleType]] = {
     "import": import_,
     "export": export,
     "check": check,
+    "backup": backup,
+    "restore": restore,
     "version": version,
 }
 

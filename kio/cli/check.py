@@ -1,4 +1,4 @@
-"""`kio check`: read a data directory from end to end, offline, and tell every fault.
+"""`kio check`: read a data directory or a backup from end to end, offline, and tell every fault.
 
 It takes the directory's lock, so it never runs beside a daemon, and changes nothing. What a crash leaves and the next
 start mends (a torn tail, a segment not yet sealed) is no fault: it is told as a note.
@@ -24,14 +24,17 @@ EXAMPLE: Final = "kio check ./data --shard 0"
 
 def command(
     directory: Annotated[
-        Path | None, typer.Argument(metavar="DIR", help="The data directory; by default that of kio serve.")
+        Path | None, typer.Argument(metavar="DIR", help="A data directory or a backup; by default that of kio serve.")
     ] = None,
     data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The same as DIR.")] = None,
     shard: Annotated[int | None, typer.Option("--shard", metavar="N", min=0, help="Check this shard only.")] = None,
     config_file: options.Config = None,
     json: options.Json = False,
 ) -> int:
-    """Check every record of a data directory that no daemon is using; exit with 65 when there is a fault."""
+    """Check every record of a backup, or of a data directory that no daemon is using.
+
+    Exit with 0 when all is well, with 65 when there is a fault, with 73 when a daemon is using it.
+    """
     if directory is not None and data is not None:
         raise typer.BadParameter("give the directory once: DIR or --data DIR")
     from kio.segments.check import check_directory

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 #: Units that can be measured.
 BYTES: Final = "bytes"
 RECORDS: Final = "records"
+SEGMENTS: Final = "segments"
 REFRESH_S: Final = 0.1
 
 
@@ -62,7 +63,7 @@ def bar(title: str, total: int | None, unit: str) -> Iterator[Bar]:
     else:
         columns += [MofNCompleteColumn(), TextColumn("{task.fields[rate]}")]
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True, highlight=False)) as progress:
-        shown = _TerminalBar(progress, title, total)
+        shown = _TerminalBar(progress, title, total, unit)
         yield shown
         shown.show()
 
@@ -70,7 +71,8 @@ def bar(title: str, total: int | None, unit: str) -> Iterator[Bar]:
 class _TerminalBar(Bar):
     """The bar on a terminal: told of every record, it draws a few times a second."""
 
-    def __init__(self, progress: Progress, title: str, total: int | None) -> None:
+    def __init__(self, progress: Progress, title: str, total: int | None, unit: str) -> None:
+        self._unit = unit
         self._progress = progress
         self._task = progress.add_task(title, total=total, rate="")
         self._done = 0
@@ -88,7 +90,7 @@ class _TerminalBar(Bar):
     def show(self) -> None:
         """Draw how far the run is."""
         speed = self._progress.tasks[0].speed
-        rate = "" if speed is None else f"{speed:,.0f} records/s"
+        rate = "" if speed is None else f"{speed:,.0f} {self._unit}/s"
         self._progress.update(self._task, completed=self._done, total=self._total, rate=rate)
 
     def tell(self, text: str) -> None:

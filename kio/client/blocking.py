@@ -324,6 +324,10 @@ class Client:
         self._run(self._calls.ping())
         return time.perf_counter() - started_s
 
+    def seal(self) -> list[dict[str, Any]]:
+        """For a backup: which files hold the state of each shard at one moment, as `kio backup` reads it."""
+        return self._run(self._calls.seal())
+
     def pipeline(self, *, raise_on_error: bool = True) -> Pipeline:
         """Queue operations and send them at once, in order:
 

@@ -120,6 +120,11 @@ class Calls:
         answer: bytes = yield from self._single(wire.OP_PING, b"")
         return answer
 
+    def seal(self) -> Plan[list[dict[str, Any]]]:
+        """The point of a backup, for each shard."""
+        answer: list[dict[str, Any]] = yield from self._single(wire.OP_SEAL)
+        return answer
+
     def pipeline(self, requests: list[Request], keys: list[Key]) -> Plan[list[Any]]:
         """The results of queued operations, errors in their places."""
         return plans.pipeline(requests, keys, self._limits(), self._retry())

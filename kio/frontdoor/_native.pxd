@@ -31,6 +31,7 @@ cdef enum:
     OP_SCAN = 34
     OP_STATS = 35
     OP_PING = 36
+    OP_SEAL = 38
     STATUS_OK = 0
     STATUS_PARTIAL = 1
     STATUS_UNMET = 2
@@ -85,7 +86,7 @@ cdef inline bint is_single(uint64_t op, uint8_t version) noexcept nogil:
 
 
 cdef inline bint is_rare(uint64_t op) noexcept nogil:
-    return op == OP_HELLO or OP_COUNT <= op <= OP_PING
+    return op == OP_HELLO or OP_COUNT <= op <= OP_PING or op == OP_SEAL
 
 
 cdef inline bint is_write(uint64_t op) noexcept nogil:
@@ -115,7 +116,7 @@ cdef inline bint read_frame(const uint8_t* p, size_t n, uint32_t keys_max, uint8
         return True
     frame.deadline_ms = <uint32_t>(number if number < DEADLINE_MS_MAX else DEADLINE_MS_MAX)
     elements -= 3
-    if is_rare(frame.op):
+    if is_rare(frame.op) and (frame.op != OP_SEAL or version >= 2):
         frame.elements = elements
         frame.arguments = r
         frame.error = 0
@@ -195,7 +196,7 @@ cdef inline tuple read_rare_arguments(Frame* frame):
     cdef uint32_t n, m
     if frame.op == OP_HELLO:
         return (PyBytes_FromStringAndSize(<const char*>r.at, r.end - r.at),) if frame.elements == 1 else None
-    if frame.op == OP_STATS:
+    if frame.op == OP_STATS or frame.op == OP_SEAL:
         return () if frame.elements == 0 and r.at == r.end else None
     if frame.op == OP_PING:
         if frame.elements == 1 and read_bytes(&r, &a, &n) and r.at == r.end:

@@ -12,7 +12,7 @@ class Asked(NamedTuple):
     """A rare operation waits for `Dispatch.answer` or `Dispatch.fail`.
 
     `arguments` by operation: hello (its map as msgpack bytes,); count and clear (keyspace,); scan (keyspace, cursor,
-    prefix, limit, what); stats (); ping (payload,). Types are checked, ranges are not.
+    prefix, limit, what); stats (); seal (); ping (payload,). Types are checked, ranges are not.
     """
 
     handle: int

@@ -25,6 +25,7 @@ VERBS = {(name,): verb for name, verb in app.VERBS.items()} | {
 
 DAEMON_VERBS = {
     "status", "get", "set", "delete", "incr", "append", "ttl", "touch", "persist", "scan", "count", "import", "export",
+    "backup",
 }  # fmt: skip
 
 

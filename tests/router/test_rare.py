@@ -67,6 +67,13 @@ def test_the_first_shard_that_fails_a_count_is_named(router: Router) -> None:
     assert router.ask(wire.OP_COUNT, 0) == [errors.Corrupt.code, "shard 2: segment 1 is corrupt", False]
 
 
+def test_a_seal_is_a_point_of_each_shard_in_their_order_or_the_error_of_the_first_that_has_none(router: Router) -> None:
+    router.answers = {shard: (opbatch.VALUE, msgpack.packb({"lsn": shard})) for shard in range(SHARDS)}
+    assert router.ask(wire.OP_SEAL) == [0, [{"lsn": shard} for shard in range(SHARDS)]]
+    router.answers[1] = (errors.ShardReadOnly.code, b"a sync failed")
+    assert router.ask(wire.OP_SEAL) == [errors.ShardReadOnly.code, "shard 1: a sync failed", False]
+
+
 def test_a_count_that_is_no_number_is_an_internal_error(router: Router) -> None:
     router.answers = {1: (opbatch.VALUE, b"12345678")}
     code, message, _ = router.ask(wire.OP_COUNT, 0)
