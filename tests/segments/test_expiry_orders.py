@@ -1,4 +1,4 @@
-"""What an expired record hides stays hidden, whatever happens between the writes: seals, sweeps, checkpoints, kills."""
+"""What an expired record hides stays hidden, whatever happens between the writes: seals, sweeps, kills, compactions."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from typing import Final
 
 import pytest
 
-from kio.opbatch import DONE, TTL
+from kio import wire
+from kio.opbatch import DONE, NUMBER, TTL
+from kio.segments import rewrite
 from kio.segments.expiry import SWEEP_INTERVAL_S
 from kio.segments.options import StoreOptions
 from tests.segments.faulty_disk import CarelessDisk
-from tests.segments.support import Driven, Time, put
+from tests.segments.opened import checkpoints_in
+from tests.segments.support import Driven, Time, operation, put
 
 TTL_MS: Final = 1000
-OPTIONS: Final = StoreOptions(segment_bytes=1024, checkpoint_interval_s=1.0)
+#: Compacted is what is asked for, and segments with nothing live in them.
+OPTIONS: Final = StoreOptions(segment_bytes=1024, space_amplification=1000.0, checkpoint_interval_s=1.0)
 
 
 class Story:
@@ -55,12 +59,16 @@ class Story:
 # ---- what may happen between two steps ----
 
 
-def nothing(driven: Driven) -> None:
-    pass
-
-
 def kill(driven: Driven) -> None:
     driven.reopen()
+
+
+def kill_and_lose_checkpoint(driven: Driven) -> None:
+    """The next start reads every record."""
+    driven.kill()
+    for file in checkpoints_in(driven.path):
+        file.unlink()
+    driven.open()
 
 
 def stop(driven: Driven) -> None:
@@ -68,9 +76,7 @@ def stop(driven: Driven) -> None:
 
 
 def seal(driven: Driven) -> None:
-    """What was active is sealed while the shard serves."""
-    driven.store._chain.rotate(0)
-    driven.run_jobs()
+    driven.seal()
 
 
 def sweep(driven: Driven) -> None:
@@ -81,17 +87,35 @@ def sweep(driven: Driven) -> None:
 
 
 def maintain(driven: Driven) -> None:
-    """A sweep, and a checkpoint of what it has left."""
+    """A sweep, a checkpoint of what it has left, and segments that are wholly dead are dropped."""
     driven.maintain()
 
 
-BETWEEN: Final[tuple[Callable[[Driven], None], ...]] = (nothing, kill, stop, seal, sweep, maintain)
+def compact(driven: Driven) -> None:
+    """Whatever has dead bytes."""
+    driven.compact()
+
+
+def compact_newest(driven: Driven) -> None:
+    """The segment that was just written, and no older one."""
+    driven.seal()
+    driven.rewrite(*driven.sealed_ids()[-1:])
+
+
+def compact_oldest(driven: Driven) -> None:
+    driven.seal()
+    driven.rewrite(*driven.sealed_ids()[:1])
+
+
+BETWEEN: Final[tuple[Callable[[Driven], None], ...]] = (
+    kill_and_lose_checkpoint, kill, stop, seal, sweep, maintain, compact, compact_newest, compact_oldest,
+)  # fmt: skip
 
 
 def end(story: Story, value: bytes | None) -> None:
     """`value` is what "k" holds, now and after any number of starts."""
     story.expect(value)
-    for again in (kill, stop, kill):
+    for again in (kill, kill_and_lose_checkpoint):
         again(story.driven)
         story.expect(value)
     story.driven.kill()
@@ -109,7 +133,7 @@ def test_an_older_value_never_comes_back_when_the_newer_one_has_expired(
         second(story.driven)
         story.expire()
         third(story.driven)
-        BETWEEN[number % len(BETWEEN) - BETWEEN.index(second)](story.driven)
+        BETWEEN[number // len(BETWEEN) - number % len(BETWEEN)](story.driven)
         end(story, None)
 
 
@@ -140,3 +164,42 @@ def test_a_key_is_what_was_last_done_to_it_in_any_story(tmp_path: Path, seed: in
         for _ in range(chance.randrange(3)):
             chance.choice(BETWEEN)(story.driven)
     end(story, value)
+
+
+def test_what_expires_at_any_moment_of_a_compaction_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rewrite, "HINTS_PER_SLICE", 2)
+    moment, is_over = 0, False
+    while not is_over:
+        time = Time()
+        driven = Driven(tmp_path / str(moment), OPTIONS, CarelessDisk(), clock=time.clock)
+        driven.replies(*[put(b"%d" % i, b"", flags={TTL: TTL_MS} if i % 2 else {}) for i in range(20)])
+        driven.put(b"dead", b"")
+        driven.delete(b"dead")
+        driven.seal()
+        assert driven.one(operation(wire.OP_COMPACT)).status == NUMBER
+        is_over = run_until(driven, moment)
+        time.pass_by(TTL_MS)
+        # Another sweep while the compaction goes on, and the last one when it is over.
+        run_until(driven, 1)
+        driven.maintain()
+        assert driven.store.stats()["compactions"] == 1
+        assert driven.count() == len(driven.items()) == 10
+        driven.kill()
+        moment += 1
+    assert moment > 20
+
+
+def run_until(driven: Driven, moment: int) -> bool:
+    """Run that many slices or jobs of maintenance, a sweep before each; True when nothing was left before that."""
+    idle = 0
+    while moment and idle < 3:
+        moment -= 1
+        driven._clock_s += 10
+        if not driven.store.maintain(driven._clock_s):
+            job = driven.store.sync_job() or driven.store.background_job()
+            idle += job is None
+            if job is not None:
+                idle = 0
+                job.run()
+                driven.store.finish(job)
+    return idle == 3
