@@ -29,6 +29,7 @@ error.
     install  id, drops, lsn, and the fields of sealed       the output is sealed and durable, and takes the place of the
                                                             segments `drops`; id 0: nothing of them had to stay. Every
                                                             LSN up to lsn is durable
+    all      edits                                          these edits, in their order, or none of them
 
 Each edit is durable (fdatasync) when `append` returns. When the file passes 1 MiB it is written anew with what still
 counts, by temporary file, fsync, rename, directory fsync.
@@ -152,6 +153,9 @@ class State:
             self.lsn = max(self.lsn, edit["lsn"])
         elif kind == "next":
             self.next_id = edit["id"]
+        elif kind == "all":
+            for one in edit["edits"]:
+                self.apply(one)
         else:
             raise ValueError(f"unknown edit {kind!r}")
 
@@ -278,7 +282,7 @@ class Manifest:
             self._shorten()
 
     def append(self, *edits: dict[str, Any]) -> None:
-        """Make edits durable, all in one write and one fdatasync, and take them over.
+        """Make edits durable, all or none of them, with one fdatasync, and take them over.
 
         Raises:
             OSError: when the disk refuses: no edit was taken. After a sync that failed, or a write that cannot be taken
@@ -287,13 +291,14 @@ class Manifest:
         with self._lock:
             if self._failure is not None:
                 raise OSError(errno.EIO, f"the manifest takes no more edits: {self._failure}")
-            data = b"".join(self._encode(self._sequence + i, edit) for i, edit in enumerate(edits, 1))
+            # One edit under one checksum: of several, a power cut could keep a later one and tear an earlier one.
+            edit = edits[0] if len(edits) == 1 else {"t": "all", "edits": edits}
+            data = self._encode(self._sequence + 1, edit)
             self._write(data)
             self._end += len(data)
-            self._sequence += len(edits)
+            self._sequence += 1
             with self._changing:
-                for edit in edits:
-                    self.state.apply(edit)
+                self.state.apply(edit)
             if self._end > REWRITE_BYTES:
                 self._shorten()
 

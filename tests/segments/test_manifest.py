@@ -77,6 +77,22 @@ def test_a_manifest_cut_anywhere_behind_its_header_has_the_edits_before_the_cut(
     assert set(counts) == {0, 1, 2}
 
 
+@pytest.mark.parametrize("block_bytes", [1, 8, 64])
+def test_of_edits_made_at_once_a_power_cut_keeps_all_or_none(path: Path, block_bytes: int) -> None:
+    before = path.read_bytes()
+    made = load(path)
+    made.start()
+    made.append({"t": "drop", "id": 1}, {"t": "drop", "id": 2}, create(4))
+    made.close()
+    after = path.read_bytes()
+    for at in range(len(before), len(after), block_bytes):
+        lost = len(after[at : at + block_bytes])
+        path.write_bytes(after[:at] + bytes(lost) + after[at + lost :])
+        assert sorted(load(path).state.segments) == ([3, 4] if path.read_bytes() == after else [1, 2, 3])
+    path.write_bytes(after)
+    assert sorted(load(path).state.segments) == [3, 4]
+
+
 def test_damage_before_the_last_edit_is_corruption_and_in_the_last_one_a_torn_tail(path: Path) -> None:
     content = path.read_bytes()
     last = len(content) - len(encoded(5, create(3)))
