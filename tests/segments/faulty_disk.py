@@ -3,7 +3,7 @@
 It works on real files, since the store maps them; beside them it keeps, for every file, the bytes as they were at the
 last sync and the writes since, and for every name, whether a sync of its directory covers it. `power_cut` builds
 another directory from that: the durable state plus any subset of what was not durable. Directories themselves count as
-durable.
+durable. Who wants to look at every moment of a history (crash_states.py) sets `on_change`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,17 @@ import errno as errnos
 import os
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final, NamedTuple
 
 from kio.segments.disk import Disk
+
+#: The calls that change what a crash could leave.
+CHANGES: Final = frozenset(
+    ["create", "allocate", "write", "truncate", "sync_data", "sync", "sync_directory", "rename", "unlink"]
+)
 
 
 class Died(BaseException):
@@ -23,7 +30,7 @@ class Died(BaseException):
 
 
 @dataclass
-class _File:
+class File:
     """A file's durable bytes, and what happened to it since: ("write", offset, data) or ("size", bytes, b"")."""
 
     durable: bytearray = field(default_factory=bytearray)
@@ -31,8 +38,17 @@ class _File:
 
     def sync(self) -> None:
         for kind, number, data in self.pending:
-            _apply(self.durable, kind, number, data)
+            apply_change(self.durable, kind, number, data)
         self.pending.clear()
+
+
+class NameChange(NamedTuple):
+    """What happened in a directory since its last sync: "link", "unlink" or "rename" of `file`."""
+
+    kind: str
+    source: Path
+    target: Path
+    file: File | None
 
 
 @dataclass
@@ -44,7 +60,8 @@ class _Fault:
     times: int
 
 
-def _apply(content: bytearray, kind: str, number: int, data: bytes) -> None:
+def apply_change(content: bytearray, kind: str, number: int, data: bytes) -> None:
+    """Take over one change of a file."""
     size = number if kind == "size" else max(len(content), number + len(data))
     if size > len(content):
         content.extend(bytes(size - len(content)))
@@ -62,16 +79,21 @@ class FaultyDisk(Disk):
 
     Attributes:
         calls: how often each kind of call was made; "any" counts them all.
+        on_change: called with its kind before each of CHANGES takes place, and with "written" when a write has, before
+            its caller knows.
+        last_written: the file of the last write.
     """
 
     def __init__(self, *, forgets: bool = True) -> None:
         self._forgets = forgets
         self.calls: Counter[str] = Counter()
+        self.on_change: Callable[[str], None] | None = None
+        self.last_written: File | None = None
         self._fault: _Fault | None = None
-        self._files: dict[int, _File] = {}
-        self._names: dict[Path, _File] = {}
-        self._durable_names: dict[Path, _File] = {}
-        self._pending_names: list[tuple[str, Path, Path, _File | None]] = []
+        self._files: dict[int, File] = {}
+        self._names: dict[Path, File] = {}
+        self._durable_names: dict[Path, File] = {}
+        self._pending_names: list[NameChange] = []
 
     # ---- faults ----
 
@@ -93,6 +115,8 @@ class FaultyDisk(Disk):
 
     def _enter(self, kind: str) -> _Fault | None:
         """Count a call; the fault that strikes it, if any."""
+        if self.on_change is not None and kind in CHANGES:
+            self.on_change(kind)
         self.calls[kind] += 1
         self.calls["any"] += 1
         fault = self._fault
@@ -115,14 +139,14 @@ class FaultyDisk(Disk):
         return fd
 
     def _link(self, path: Path, fd: int) -> None:
-        file = self._files[fd] = self._names[path] = _File()
-        self._pending_names.append(("link", path, path, file))
+        file = self._files[fd] = self._names[path] = File()
+        self._pending_names.append(NameChange("link", path, path, file))
 
     def open(self, path: Path, *, writable: bool = False) -> int:
         self._strike("open", path)
         fd = super().open(path, writable=writable)
         if path not in self._names:
-            file = _File(bytearray(path.read_bytes()))
+            file = File(bytearray(path.read_bytes()))
             self._names[path] = self._durable_names[path] = file
         self._files[fd] = self._names[path]
         return fd
@@ -146,7 +170,10 @@ class FaultyDisk(Disk):
             content = content[: int(len(content) * fault.part)]
         super().write(fd, content, offset)
         if content:
+            self.last_written = self._files[fd]
             self._files[fd].pending.append(("write", offset, content))
+            if self.on_change is not None:
+                self.on_change("written")
         if fault is not None:
             _raise(fault)
 
@@ -180,20 +207,20 @@ class FaultyDisk(Disk):
         self._strike("sync_directory", path)
         self._durable_names = {p: f for p, f in self._durable_names.items() if p.parent != path}
         self._durable_names |= {p: f for p, f in self._names.items() if p.parent == path}
-        self._pending_names = [change for change in self._pending_names if change[1].parent != path]
+        self._pending_names = [change for change in self._pending_names if change.source.parent != path]
 
     def rename(self, source: Path, target: Path) -> None:
         self._strike("rename", source)
         super().rename(source, target)
-        if source in self._names:
-            self._names[target] = self._names.pop(source)
-        self._pending_names.append(("rename", source, target, None))
+        file = self._names.pop(source, None) or File(bytearray(target.read_bytes()))
+        self._names[target] = file
+        self._pending_names.append(NameChange("rename", source, target, file))
 
     def unlink(self, path: Path) -> None:
         self._strike("unlink", path)
         super().unlink(path)
         self._names.pop(path, None)
-        self._pending_names.append(("unlink", path, path, None))
+        self._pending_names.append(NameChange("unlink", path, path, None))
 
     def make_directory(self, path: Path) -> None:
         self._strike("make_directory", path)
@@ -226,25 +253,28 @@ class FaultyDisk(Disk):
             path.write_bytes(content)
 
     def _survivors(self, source: Path, chance: random.Random, *, in_order: bool) -> list[tuple[Path, bytes]]:
+        files = self.surviving_files(source, lambda: chance.random() >= 0.5)
+        return [(path, _surviving(file, chance, in_order)) for path, file in files.items()]
+
+    def surviving_files(self, source: Path, is_kept: Callable[[], bool]) -> dict[Path, File]:
+        """The files of `source` by the names that a power cut leaves; asked for each change that is not durable."""
         names = {
-            path: _File(bytearray(path.read_bytes()))
+            path: File(bytearray(path.read_bytes()))
             for path in source.rglob("*")
             if path.is_file() and path not in self._names
         }
         names |= self._durable_names
-        for change, first, second, file in self._pending_names:
-            if chance.random() < 0.5:
+        for change in self._pending_names:
+            if not is_kept():
                 continue
-            if change == "link" and file is not None:
-                names[first] = file
-            elif change == "unlink":
-                names.pop(first, None)
-            elif change == "rename" and first in names:
-                names[second] = names.pop(first)
-        return [(path, _surviving(file, chance, in_order)) for path, file in names.items() if source in path.parents]
+            # What a name stands for is written in the directory as a whole: a rename needs no link before it.
+            names.pop(change.source, None)
+            if change.file is not None:
+                names[change.target] = change.file
+        return {path: file for path, file in names.items() if source in path.parents}
 
 
-def _surviving(file: _File, chance: random.Random, in_order: bool) -> bytes:
+def _surviving(file: File, chance: random.Random, in_order: bool) -> bytes:
     content = bytearray(file.durable)
     kept = chance.randint(0, len(file.pending))
     for i, (kind, number, data) in enumerate(file.pending):
@@ -252,9 +282,9 @@ def _surviving(file: _File, chance: random.Random, in_order: bool) -> bytes:
         if in_order:
             fate = 0.0 if i < kept else 0.5 if i == kept else 1.0
         if fate < 0.4:
-            _apply(content, kind, number, data)
+            apply_change(content, kind, number, data)
         elif fate < 0.6 and kind == "write":
-            _apply(content, kind, number, data[: chance.randint(0, len(data))])
+            apply_change(content, kind, number, data[: chance.randint(0, len(data))])
     return bytes(content)
 
 
