@@ -308,6 +308,10 @@ class Client:
         """What the daemon tells of itself: the fields of `kio status --json`."""
         return await self._run(self._calls.stats())
 
+    async def compact(self) -> int:
+        """Have the daemon give back what overwritten and deleted records take; how many bytes that is."""
+        return await self._run(self._calls.compact())
+
     async def ping(self) -> float:
         """The seconds of one round trip to the daemon."""
         started_s = time.perf_counter()

@@ -21,6 +21,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -37,7 +38,7 @@ VARIABLES_OF_THE_CLI: Final = frozenset({"KIO_URL", "KIO_CONFIG", "KIO_DEBUG"})
 #: A Unix socket's path has this many bytes at most (sun_path, with its closing NUL).
 SOCKET_PATH_BYTES_MAX: Final = 107
 
-Value = int | str | Path
+Value = int | float | str | Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +49,15 @@ class Setting:
         name: the key in TOML and the field of `Settings`.
         default: the value where nothing else is said; its type is the setting's type.
         help: one sentence, with the unit and what a special value means.
-        low, high: the range of a number, both ends allowed.
+        low, high: the range of a number, both ends allowed; the number is whole where the default is.
         choices: the words a text may be; empty where any text is taken.
     """
 
     name: str
     default: Value
     help: str
-    low: int = 0
-    high: int = 0
+    low: float = 0
+    high: float = 0
     choices: tuple[str, ...] = ()
 
     @property
@@ -72,7 +73,7 @@ class Setting:
     @property
     def range(self) -> str:
         """What it may be, as a person reads it: `0..65535`, `always | interval | os`, `path` or `text`."""
-        if isinstance(self.default, int):
+        if isinstance(self.default, int | float):
             return f"{self.low}..{self.high}"
         if self.choices:
             return " | ".join(self.choices)
@@ -81,15 +82,18 @@ class Setting:
     def parse(self, value: object, origin: str) -> Value:
         """`value` as this setting's type, within its range.
 
-        Text is taken for a number only when it is ASCII digits and nothing else.
+        Text is taken for a number only when it is ASCII digits and nothing else; where the number need not be whole,
+        there may be a point between them.
 
         Raises:
             ConfigError: when it is of another type or out of range; the message names the setting and `origin`.
         """
-        if isinstance(self.default, int):
-            number = _number(value)
+        if isinstance(self.default, int | float):
+            is_whole = isinstance(self.default, int)
+            number = _number(value) if is_whole else _decimal(value)
             if number is None or not self.low <= number <= self.high:
-                raise self._refuse(value, origin, f"a whole number from {self.low} to {self.high}")
+                kind = "a whole number" if is_whole else "a number"
+                raise self._refuse(value, origin, f"{kind} from {self.low} to {self.high}")
             return number
         if not isinstance(value, str | Path):
             raise self._refuse(value, origin, "a text")
@@ -167,6 +171,18 @@ class Settings:
         "The size in MiB at which a segment is sealed and the next one begun.",
         low=1,
         high=limits.SEGMENT_MIB_MAX,
+    )
+    space_amplification: float = _setting(
+        limits.SPACE_AMPLIFICATION,
+        "How many bytes of records a shard may hold for each live byte before it is compacted.",
+        low=1.05,
+        high=100.0,
+    )
+    dead_ratio: float = _setting(
+        0.0,
+        "The dead part above which a segment is compacted for itself, whatever the whole shard holds; 0 is never.",
+        low=0.0,
+        high=1.0,
     )
     checkpoint_interval_s: int = _setting(
         60,
@@ -293,6 +309,13 @@ def _number(value: object) -> int | None:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len(str(limits.GIB)):
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _decimal(value: object) -> float | None:
+    """`value` as a number that need not be whole; None for what a person would not write so ("1e3", ".5", "nan")."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value, re.ASCII):
+        return float(value)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _check_host(host: str) -> None:

@@ -66,6 +66,13 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
     Metric("kio_unsynced_bytes", "gauge", "Bytes that are written and not yet on disk.", _SHARD),
     Metric("kio_syncs_total", "counter", "Syncs of the shard's log.", _SHARD),
     Metric("kio_sync_last_seconds", "gauge", "How long the shard's last sync took.", _SHARD),
+    Metric("kio_space_amplification", "gauge", "Bytes of records per live byte.", _SHARD),
+    Metric("kio_compactions_total", "counter", "Compactions of the shard.", _SHARD),
+    Metric("kio_compacted_read_bytes_total", "counter", "Bytes of records that compactions have copied.", _SHARD),
+    Metric("kio_compacted_written_bytes_total", "counter", "Bytes that compactions have written.", _SHARD),
+    Metric("kio_segments_dropped_total", "counter", "Segments that compactions have removed.", _SHARD),
+    Metric("kio_compaction_last_seconds", "gauge", "How long the shard's last compaction took.", _SHARD),
+    Metric("kio_compaction_time_seconds", "gauge", "When it ended, in seconds since 1970; 0 without one.", _SHARD),
     Metric("kio_checkpoint_lsn", "gauge", "The LSN that the shard's checkpoint goes up to; 0 without one.", _SHARD),
     Metric("kio_checkpoint_bytes", "gauge", "Bytes of the shard's checkpoint.", _SHARD),
     Metric(

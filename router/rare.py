@@ -1,9 +1,9 @@
-"""The operations that cross shards: count, clear, scan, stats, seal.
+"""The operations that cross shards: count, clear, scan, stats, seal, compact.
 
 Owns: for each such request what is to be done with the shards' replies. Sans-I/O: it speaks to Dispatch alone.
 Invariants: a request is answered, failed or dropped, and its step is forgotten with it.
-A count, clear or seal fails when any shard does. A stats never does: a shard that is away or does not answer within
-STATS_LIMIT_MS is told as the supervisor last knew it.
+A count, clear, seal or compact fails when any shard does. A stats never does: a shard that is away or does not answer
+within STATS_LIMIT_MS is told as the supervisor last knew it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,17 @@ from kio.errors import BadRequest, InternalError, KioError
 from kio.frontdoor._dispatch import Dispatch
 from kio.frontdoor.events import Asked, Dropped, Gathered
 from kio.router import cursor
-from kio.wire import OP_CLEAR, OP_COUNT, OP_SCAN, OP_SEAL, OP_STATS, SCAN_ITEMS, SCAN_KEYS, SCAN_RECORDS
+from kio.wire import (
+    OP_CLEAR,
+    OP_COMPACT,
+    OP_COUNT,
+    OP_SCAN,
+    OP_SEAL,
+    OP_STATS,
+    SCAN_ITEMS,
+    SCAN_KEYS,
+    SCAN_RECORDS,
+)
 
 STATS_LIMIT_MS: Final = 800
 SCAN_LIMIT_MAX: Final = 65_536
@@ -50,7 +60,7 @@ class RareOperations:
 
     def asked(self, event: Asked) -> None:
         """Begin to answer a request."""
-        if event.op in (OP_COUNT, OP_CLEAR):
+        if event.op in (OP_COUNT, OP_CLEAR, OP_COMPACT):
             self._sum(event)
         elif event.op == OP_SCAN:
             self._scan(event)
@@ -78,10 +88,10 @@ class RareOperations:
     def _fail(self, handle: int, error: KioError) -> None:
         self._dispatch.fail(handle, error.code, str(error), error.maybe_applied)
 
-    # --- count, clear
+    # --- count, clear, compact
 
     def _sum(self, event: Asked) -> None:
-        (keyspace,) = event.arguments
+        keyspace = event.arguments[0] if event.arguments else 0
         is_write = event.op == OP_CLEAR
         self._ask_shards(
             event.handle, event.op, keyspace, lambda handle, replies: self._answer_sum(handle, replies, is_write)

@@ -20,10 +20,12 @@ files; never starts a thread: what may take long is handed out as a Job for some
     point.py       a state at one LSN, for a backup           backup.py     backups: taken, restored
     dump.py        the records of a segment, to look at       backup_file.py  the file that says what a backup is
     checkpoint.py  the checkpoint file                        checkpointing.py  when and how one is taken
+    compaction.py  when a shard is compacted                  victims.py    which of its segments
+    rewrite.py     one compaction, step by step               copying.py    its jobs
+    options.py     what may be set                            maintenance.py  slices beside serving
     the kernel:    _keydir.pyx the index, _engine.pyx batches, _hints.pyx scanning and rebuilding,
-                   _checkpoint.pyx pages of the index to and from disk, two C headers
-
-Room is left for compaction (sealed segments in, one manifest edit out).
+                   _checkpoint.pyx pages of the index to and from disk, _compact.pyx what survives a compaction,
+                   _relocate.pyx words that follow it, two C headers
 """
 
 if not __name__.startswith("kio."):

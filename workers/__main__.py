@@ -77,6 +77,8 @@ def _open_shards(sock: socket.socket, configure: control.Message) -> dict[int, S
     policy = SyncPolicy(configure["sync"], configure["sync_interval_ms"] / 1000)
     options = StoreOptions(
         segment_bytes=configure["segment_bytes"],
+        space_amplification=configure["space_amplification"],
+        dead_ratio=configure["dead_ratio"],
         checkpoint_interval_s=configure["checkpoint_interval_s"],
         open_segments=configure["open_segments"],
         value_bytes_max=configure["max_value_bytes"],

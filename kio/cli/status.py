@@ -21,7 +21,7 @@ _DAEMON_FIELDS: Final = (
 )  # fmt: skip
 _PROCESS_COLUMNS: Final = ("process", "pid", "cpu", "restarts", "rss_mib", "cpu_s", "state")
 _SHARD_COLUMNS: Final = (
-    "shard", "worker", "keys", "live_mib", "dead_mib", "segments", "lsn", "checkpoint_age_s",
+    "shard", "worker", "keys", "live_mib", "dead_mib", "amplification", "segments", "lsn", "checkpoint_age_s",
     "keydir_mib", "state",
 )  # fmt: skip
 
@@ -71,7 +71,9 @@ def _shards(stats: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
         live, dead, keydir = (_mib(shard.get(field)) for field in ("live_bytes", "dead_bytes", "keydir_bytes"))
         keys, segments, lsn = (_count(shard.get(field)) for field in ("keys", "segments", "lsn"))
         age, where, state = _seconds(shard.get("checkpoint_age_s")), shard.get("worker"), shard.get("state")
-        yield shard.get("shard"), where, keys, live, dead, segments, lsn, age, keydir, state
+        amplification = shard.get("amplification")
+        ratio = None if amplification is None else f"{amplification:.2f}"
+        yield shard.get("shard"), where, keys, live, dead, ratio, segments, lsn, age, keydir, state
 
 
 def _reasons(stats: Mapping[str, Any]) -> Iterator[str]:

@@ -318,6 +318,13 @@ class Client:
         """What the daemon tells of itself: the fields of `kio status --json`."""
         return self._run(self._calls.stats())
 
+    def compact(self) -> int:
+        """Have the daemon give back what overwritten and deleted records take; how many bytes that is.
+
+        It answers at once; `stats` tells how it goes on. Without it kio compacts when too much is dead.
+        """
+        return self._run(self._calls.compact())
+
     def ping(self) -> float:
         """The seconds of one round trip to the daemon."""
         started_s = time.perf_counter()

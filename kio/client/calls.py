@@ -115,6 +115,11 @@ class Calls:
         answer: dict[str, Any] = yield from self._single(wire.OP_STATS)
         return answer
 
+    def compact(self) -> Plan[int]:
+        """Give dead bytes back from now on; how many there are."""
+        answer: int = yield from self._single(wire.OP_COMPACT)
+        return answer
+
     def ping(self) -> Plan[bytes]:
         """One round trip to the router and back."""
         answer: bytes = yield from self._single(wire.OP_PING, b"")

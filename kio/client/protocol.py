@@ -379,6 +379,7 @@ _SHAPES: Final[dict[int, Callable[[Request, Any], bool]]] = {
     wire.OP_COUNT: lambda _, result: type(result) is int and result >= 0,
     wire.OP_CLEAR: lambda _, result: type(result) is int and result >= 0,
     wire.OP_SCAN: _is_page,
+    wire.OP_COMPACT: lambda _, result: type(result) is int and result >= 0,
     wire.OP_STATS: lambda _, result: type(result) is dict,
     wire.OP_PING: lambda _, result: type(result) is bytes,
     wire.OP_SEAL: lambda _, result: type(result) is list and set(map(type, result)) == {dict},

@@ -38,6 +38,11 @@ _SHARD_FIELDS: Final = {
     "kio_epoch": "epoch",
     "kio_unsynced_bytes": "unsynced_bytes",
     "kio_syncs_total": "syncs",
+    "kio_space_amplification": "amplification",
+    "kio_compactions_total": "compactions",
+    "kio_compacted_read_bytes_total": "compacted_bytes_read",
+    "kio_compacted_written_bytes_total": "compacted_bytes_written",
+    "kio_segments_dropped_total": "segments_dropped",
     "kio_checkpoint_lsn": "checkpoint_lsn",
     "kio_checkpoint_bytes": "checkpoint_bytes",
     "kio_checkpoint_age_seconds": "checkpoint_age_s",
@@ -138,5 +143,8 @@ def _shard(shard: str, stats: Mapping[str, Any]) -> Iterator[_Sample]:
             yield "kio_operations_total", [shard, operation], stats[field]
     if "sync_ms_last" in stats:
         yield "kio_sync_last_seconds", [shard], stats["sync_ms_last"] / 1000
+    if "compaction_ms_last" in stats:
+        yield "kio_compaction_last_seconds", [shard], stats["compaction_ms_last"] / 1000
+        yield "kio_compaction_time_seconds", [shard], stats["compaction_at_ms"] / 1000
     if "checkpoint_ms_last" in stats:
         yield "kio_checkpoint_last_seconds", [shard], stats["checkpoint_ms_last"] / 1000

@@ -145,6 +145,8 @@ def _configure_worker(
         "sync": settings.sync,
         "sync_interval_ms": settings.sync_interval_ms,
         "segment_bytes": settings.segment_mib * MIB,
+        "space_amplification": settings.space_amplification,
+        "dead_ratio": settings.dead_ratio,
         "checkpoint_interval_s": settings.checkpoint_interval_s,
         "open_segments": settings.open_segments,
     }

@@ -315,7 +315,7 @@ cdef class Dispatch:
         self._op_counts[frame.op if frame.op < OPS else OPS - 1] += 1
         if self.draining:
             frame.error = DRAINING
-        if frame.error == 0 and is_rare(frame.op):
+        if frame.error == 0 and is_rare(frame.op, c.version):
             return self._ask(c, &frame, n)
         if frame.error:
             gather_fail(&self._gather, c, frame.id, frame.error)

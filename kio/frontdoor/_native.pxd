@@ -32,6 +32,7 @@ cdef enum:
     OP_STATS = 35
     OP_PING = 36
     OP_SEAL = 38
+    OP_COMPACT = 39
     STATUS_OK = 0
     STATUS_PARTIAL = 1
     STATUS_UNMET = 2
@@ -85,8 +86,8 @@ cdef inline bint is_single(uint64_t op, uint8_t version) noexcept nogil:
     return OP_GET <= op <= (OP_TTL if version >= 2 else OP_EXISTS)
 
 
-cdef inline bint is_rare(uint64_t op) noexcept nogil:
-    return op == OP_HELLO or OP_COUNT <= op <= OP_PING or op == OP_SEAL
+cdef inline bint is_rare(uint64_t op, uint8_t version) noexcept nogil:
+    return op == OP_HELLO or OP_COUNT <= op <= OP_PING or (OP_SEAL <= op <= OP_COMPACT and version >= 2)
 
 
 cdef inline bint is_write(uint64_t op) noexcept nogil:
@@ -116,7 +117,7 @@ cdef inline bint read_frame(const uint8_t* p, size_t n, uint32_t keys_max, uint8
         return True
     frame.deadline_ms = <uint32_t>(number if number < DEADLINE_MS_MAX else DEADLINE_MS_MAX)
     elements -= 3
-    if is_rare(frame.op) and (frame.op != OP_SEAL or version >= 2):
+    if is_rare(frame.op, version):
         frame.elements = elements
         frame.arguments = r
         frame.error = 0
@@ -196,7 +197,7 @@ cdef inline tuple read_rare_arguments(Frame* frame):
     cdef uint32_t n, m
     if frame.op == OP_HELLO:
         return (PyBytes_FromStringAndSize(<const char*>r.at, r.end - r.at),) if frame.elements == 1 else None
-    if frame.op == OP_STATS or frame.op == OP_SEAL:
+    if frame.op == OP_STATS or OP_SEAL <= frame.op <= OP_COMPACT:
         return () if frame.elements == 0 and r.at == r.end else None
     if frame.op == OP_PING:
         if frame.elements == 1 and read_bytes(&r, &a, &n) and r.at == r.end:

@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -52,6 +53,20 @@ def test_what_is_set_is_got_counted_scanned_and_deleted(daemon: Daemon) -> None:
     gone = daemon.cli("get", key, check=False)
     assert (gone.returncode, gone.stdout, gone.stderr) == (1, b"", b"kio: there is no key small/\\xff\n")
     assert daemon.cli("delete", key, check=False).returncode == 1
+
+
+def test_compact_tells_what_is_dead_and_gives_it_back(daemon: Daemon) -> None:
+    value = "v" * 1000
+    for _ in range(3):
+        assert daemon.cli("set", "compacted", value).returncode == 0
+    assert int(daemon.cli("compact").stdout) >= 2 * 1000
+    deadline = time.monotonic() + 30
+    while json.loads(daemon.cli("compact", "--json").stdout)["dead_bytes"] > 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    shards = json.loads(daemon.cli("status", "--json").stdout)["shards"]
+    assert sum(shard["segments_dropped"] for shard in shards) >= 1
+    assert daemon.cli("get", "compacted").stdout.rstrip(b"\n") == value.encode()
 
 
 def test_status_tells_processes_ports_and_shards(daemon: Daemon) -> None:

@@ -159,6 +159,7 @@ STATS = {
             "keys": 1234567,
             "live_bytes": 5 << 19,
             "dead_bytes": 0,
+            "amplification": 1.0,
             "lsn": 9,
         },
     ],
@@ -175,7 +176,7 @@ def test_status_shows_processes_and_shards_with_units_in_the_header(kio: Run, db
     assert "process pid cpu restarts rss_mib cpu_s state" in lines
     assert "router 11 0 3.0 serving" in lines
     assert "worker 0 12 1 2 starting" in lines
-    assert "1 0 1,234,567 2.5 0.0 9 serving" in lines
+    assert "1 0 1,234,567 2.5 0.0 1.00 9 serving" in lines
     assert "0 0 down" in lines
     assert lines[-2:] == ["worker 0 is starting: killed", "shard 0 is down: its worker is away"]
     assert b"\x1b" not in ran.out

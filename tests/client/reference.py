@@ -232,6 +232,8 @@ class ReferenceServer:
         with self._lock:
             if op == wire.OP_STATS:
                 return [0, {"shards": {0: {"keys": 1}}}]
+            if op == wire.OP_COMPACT:
+                return [0, 7]
             if op == wire.OP_PING:
                 return [0, arguments[0]]
             keyspace, *rest = arguments

@@ -124,6 +124,7 @@ class MethodSuite:
     def test_ping_tells_seconds_and_stats_tells_a_map(self, db: Any) -> None:
         assert 0 < db.ping() < 5
         assert isinstance(db.stats(), dict)
+        assert db.compact() >= 0
 
     def test_a_pipeline_answers_in_order(self, db: Any) -> None:
         with db.pipeline() as p:

@@ -199,6 +199,7 @@ def test_a_daemon_may_refuse_the_hello_for_a_while() -> None:
         (operations.atomic(0, [Request(wire.OP_GET, (0, b"k"))]), [True]),
         (operations.atomic(0, [Request(wire.OP_GET, (0, b"k"))]), None),
         (Request(wire.OP_STATS, ()), []),
+        (Request(wire.OP_COMPACT, ()), -1),
         (Request(wire.OP_PING, (b"",)), None),
     ],
 )

@@ -48,10 +48,25 @@ def test_flags_and_variables_have_the_names_of_the_settings() -> None:
 @pytest.mark.parametrize("setting", CATALOGUE, ids=lambda s: s.name)
 def test_every_setting_accepts_its_default_from_every_source(tmp_path: Path, setting: config.Setting) -> None:
     text = str(setting.default)
-    toml = text if isinstance(setting.default, int) else f'"{text}"'
+    toml = text if isinstance(setting.default, int | float) else f'"{text}"'
     assert load_toml(tmp_path, f"{setting.name} = {toml}").settings == Settings()
     assert load(None, {setting.variable: text}, {}).settings == Settings()
     assert load(None, {}, {setting.name: setting.default}).settings == Settings()
+
+
+@pytest.mark.parametrize("text", ["1e1", ".5", "1.", "nan", "inf", "-1.5", "+1.5", "1_0.0", " 1.5", "1,5", "", "0x2"])
+def test_a_number_with_a_point_is_digits_a_point_and_digits(text: str) -> None:
+    with pytest.raises(ConfigError, match="a number from"):
+        load(None, {"KIO_SPACE_AMPLIFICATION": text}, {})
+
+
+def test_a_number_with_a_point_is_taken_from_text_and_from_toml_whole_or_not(tmp_path: Path) -> None:
+    assert load(None, {"KIO_SPACE_AMPLIFICATION": "2"}, {}).settings.space_amplification == 2.0
+    assert load(None, {}, {"dead_ratio": "0.25"}).settings.dead_ratio == 0.25
+    assert load_toml(tmp_path, "space_amplification = 3").settings.space_amplification == 3.0
+    for refused in ("true", "nan", "inf", "1.04", "100.5", '"1.5.1"'):
+        with pytest.raises(ConfigError, match="space_amplification"):
+            load_toml(tmp_path, f"space_amplification = {refused}")
 
 
 @pytest.mark.parametrize("setting", CATALOGUE, ids=lambda s: s.name)

@@ -37,6 +37,13 @@ SHARD: dict[str, Any] = {
     "checkpoint_ms_last": 40.0,
     "checkpoints": 3,
     "checkpoint_fallbacks": 1,
+    "amplification": 1.25,
+    "compactions": 5,
+    "compacted_bytes_read": 7000,
+    "compacted_bytes_written": 7500,
+    "segments_dropped": 9,
+    "compaction_ms_last": 250.0,
+    "compaction_at_ms": 1_700_000_000_500,
     "sync": "interval",
 }
 ROUTER: dict[str, Any] = {

@@ -89,6 +89,13 @@ def test_a_clear_that_no_shard_has_done_was_not_applied_unless_one_says_it_may_b
     assert router.ask(wire.OP_CLEAR, 0)[::2] == [errors.DiskFull.code, True]
 
 
+def test_a_compaction_is_asked_of_every_shard_and_answers_what_is_dead_in_all(router: Router) -> None:
+    router.answers = {shard: (opbatch.NUMBER, struct.pack("<q", 100 + shard)) for shard in range(SHARDS)}
+    assert router.ask(wire.OP_COMPACT) == [0, 100 * SHARDS + sum(range(SHARDS))]
+    router.answers[1] = (errors.ShardReadOnly.code, b"the disk failed")
+    assert router.ask(wire.OP_COMPACT)[:2] == [errors.ShardReadOnly.code, "shard 1: the disk failed"]
+
+
 def test_a_scan_passes_over_shards_that_hold_nothing(router: Router) -> None:
     key = key_of(2, SHARDS)
     router.peer.send(1, wire.OP_SET, 0, key, b"v")

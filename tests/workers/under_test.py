@@ -62,6 +62,8 @@ class WorkerUnderTest:
             sync=self.sync,
             sync_interval_ms=50,
             segment_bytes=MIB,
+            space_amplification=1.4,
+            dead_ratio=0.0,
             checkpoint_interval_s=60,
             open_segments=16,
             max_value_bytes=MIB,
