@@ -270,13 +270,13 @@ class CrashStates:
         try:
             seen = self._look(driven)
             self._compare(driven, seen, promise, fate)
-            driven.kill()
-            self._open(driven)
+            self._reopen(driven)
             self._same(seen, self._look(driven), "opened again")
             if not seen.suspect_lsn and chance.random() < 0.25:
                 self._live_on(driven, seen)
         finally:
-            driven.kill()
+            if hasattr(driven, "store"):
+                driven.kill()
 
     def _materialise(self, name: str, state: State, disk: Disk) -> Driven:
         path = self.directory / name
@@ -293,6 +293,11 @@ class CrashStates:
             driven.open()
         except Exception as error:  # whatever it is, it is not right
             raise Violation(f"opening raised {error!r}") from error
+
+    def _reopen(self, driven: Driven) -> None:
+        driven.kill()
+        del driven.store
+        self._open(driven)
 
     def _look(self, driven: Driven) -> Seen:
         store = driven.store
@@ -327,8 +332,7 @@ class CrashStates:
         driven.put(b"behind", b"it")
         driven.sync()
         driven.maintain()
-        driven.kill()
-        self._open(driven)
+        self._reopen(driven)
         if not driven.delete(b"behind"):
             raise Violation("what was written behind the recovered records is gone")
         after = self._look(driven)

@@ -17,6 +17,8 @@ import pytest
 from kio.segments import _engine, checkpointing, copying, jobs, manifest, sealing
 from kio.segments.disk import Disk
 from kio.segments.maintenance import SLICE
+from kio.segments.recovery import Recovery
+from kio.segments.segment import Segment, segment_name
 from kio.segments.store import StoreOptions
 from tests.segments.crash_history import History
 from tests.segments.crash_states import FATES, HEADER_UNCHECKED, CrashStates, Fate
@@ -98,7 +100,7 @@ def test_thousands_of_crash_states_are_right(room: Path) -> None:
     print(f"{total} crash states of {moments} moments were right; {suspects} of them called records damaged")
 
 
-# ---- the six bugs, and one more ----
+# ---- the six bugs, and a few more ----
 
 
 class WithoutDirectorySync(FaultyDisk):
@@ -183,6 +185,30 @@ def test_a_manifest_that_calls_records_durable_which_are_not_is_found(
 def test_a_checkpoint_of_records_that_are_not_on_disk_is_found(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpointing, "Durable", lambda lsn: SLICE)
     assert found(room, "interval", chosen=fates("none", "names, no bytes")) != ""
+
+
+def test_a_segment_that_is_unlinked_before_the_edit_that_drops_it_is_found(
+    room: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install = copying.InstallJob._work
+
+    def unlinks_first(job: copying.InstallJob) -> None:
+        for number in job._drops:
+            job._disk.unlink(job._manifest.path.with_name(segment_name(number)))
+        install(job)
+
+    monkeypatch.setattr(copying.InstallJob, "_work", unlinks_first)
+    monkeypatch.setattr(copying.RemoveJob, "_work", lambda job: None)
+    assert "is missing" in found(room, "always", chosen=fates("all"))
+
+
+def test_a_recovery_that_a_second_one_does_not_repeat_is_found(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgets_the_edit(recovery: Recovery, segment: Segment, scan: Any) -> None:
+        segment.close(recovery._disk)
+        recovery._disk.rename(segment.path, segment.path.with_name(segment.path.name + ".aside"))
+
+    monkeypatch.setattr(Recovery, "_set_aside", forgets_the_edit)
+    assert "is missing" in found(room, "interval", chosen=fates("some files"))
 
 
 def test_a_checksum_that_leaves_the_header_out_is_found(room: Path) -> None:
