@@ -196,6 +196,12 @@ class Settings:
         low=1,
         high=limits.SEGMENTS_PER_SHARD_MAX,
     )
+    max_memory_mib: int = _setting(
+        0,
+        "The memory in MiB that all shards together take for keys and buffers at most; past it new keys are refused, "
+        "0 is no bound.",
+        high=limits.MEMORY_MIB_MAX,
+    )
     max_value_bytes: int = _setting(
         limits.VALUE_BYTES_MAX,
         "The longest value in bytes that a client may store.",

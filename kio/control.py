@@ -5,8 +5,8 @@ that the other side is gone: a child then exits at once. Operations never travel
 
 Supervisor to worker
     configure   worker, cpu (or None), shards: [..], data, pipes_dir, seed, directory_id, sync, sync_interval_ms,
-                segment_bytes, space_amplification, dead_ratio, checkpoint_interval_s, open_segments, max_value_bytes,
-                log_level, log_format,
+                segment_bytes, space_amplification, dead_ratio, checkpoint_interval_s, open_segments,
+                memory_bytes_max (of a shard; 0: none), max_value_bytes, log_level, log_format,
                 read_only: {id: reason} of the shards that the disk failed in an earlier life of this worker
     pipe        name                bind a fresh pair of pipes (pipe_endpoints), drop the old pair; answered by `piped`
     drain       (none)              answer what is in the pipe, make all durable, seal, exit 0
@@ -28,13 +28,13 @@ Router to supervisor
                 errors: {code: n}, per_op: {op: n}, rss_bytes, cpu_s
 
 The stats of a shard: state ("recovering" | "serving" | "read-only" | "failed"), reason, keys, live_bytes, dead_bytes,
-disk_bytes, segments, lsn, durable_lsn, epoch, keydir_bytes, gets, hits, misses, sets, deletes, expired,
-errors, bytes_read, bytes_written, syncs, sync_ms_last, unsynced_bytes, sync = the mode, checkpoint_lsn and
-checkpoint_bytes (0: there is none), checkpoint_age_s (since the last one was begun, or the shard was opened),
-checkpoint_ms_last (how long it took), checkpoints (taken since the shard was opened), checkpoint_fallbacks (1: it was
-opened without the one there was), amplification (bytes of records per live byte), and since the shard was opened:
-compactions, compacted_bytes_read, compacted_bytes_written, segments_dropped; compaction_ms_last (how long the last one
-took), compaction_at_ms (when it ended, in ms since 1970; 0: none did).
+disk_bytes, segments, lsn, durable_lsn, epoch, keydir_bytes, keys_fit (about how many keys memory_bytes_max allows; 0:
+it is 0), gets, hits, misses, sets, deletes, expired, errors, bytes_read, bytes_written, syncs, sync_ms_last,
+unsynced_bytes, sync = the mode, checkpoint_lsn and checkpoint_bytes (0: there is none), checkpoint_age_s (since the
+last one was begun, or the shard was opened), checkpoint_ms_last (how long it took), checkpoints (taken since the shard
+was opened), checkpoint_fallbacks (1: it was opened without the one there was), amplification (bytes of records per live
+byte), and since the shard was opened: compactions, compacted_bytes_read, compacted_bytes_written, segments_dropped;
+compaction_ms_last (how long the last one took), compaction_at_ms (when it ended, in ms since 1970; 0: none did).
 
 Pipes are ZeroMQ PUSH/PULL over ipc. A name holds the worker, its incarnation and the router's, so it is never used
 twice. The worker binds both ends; the router connects.

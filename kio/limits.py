@@ -25,6 +25,8 @@ SEGMENT_BYTES_CEILING: Final = 8 << 25
 #: Segments a shard can hold: a KeyDir word holds a 16-bit slot, slot 0 is never used.
 SEGMENTS_PER_SHARD_MAX: Final = 65_535
 SHARDS_MAX: Final = 1024
+#: The highest `max_memory_mib` that can be configured.
+MEMORY_MIB_MAX: Final = 16 * MIB
 KEYSPACES: Final = 256
 
 #: Frames of the client protocol: what a frame may hold beside one value (key, array heads, request id).

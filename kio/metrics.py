@@ -60,6 +60,9 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
     Metric("kio_disk_bytes", "gauge", "Bytes of the shard's files.", _SHARD),
     Metric("kio_segments", "gauge", "Segments of the shard.", _SHARD),
     Metric("kio_keydir_bytes", "gauge", "Memory of the KeyDir.", _SHARD),
+    Metric(
+        "kio_keys_fit", "gauge", "About how many keys max_memory_mib lets the shard hold; 0 without a bound.", _SHARD
+    ),
     Metric("kio_lsn", "gauge", "The LSN of the shard's newest record.", _SHARD),
     Metric("kio_durable_lsn", "gauge", "The LSN up to which the shard's log is on disk.", _SHARD),
     Metric("kio_epoch", "gauge", "The shard's epoch.", _SHARD),

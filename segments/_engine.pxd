@@ -1,4 +1,5 @@
 # The engine's state and layout; _engine.pyx describes them and holds the behaviour.
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport realloc
 
@@ -77,6 +78,7 @@ cdef inline int reserve(Buffer* b, size_t more) except -1 nogil:
     return 0
 
 
+@cython.final
 cdef class Engine:
     cdef readonly KeyDir keydir
     cdef readonly uint32_t shard
@@ -89,7 +91,8 @@ cdef class Engine:
     cdef readonly uint32_t epoch
     cdef readonly uint64_t gets, hits, misses, sets, deletes, errors, bytes_read, bytes_written
     cdef bint parks
-    cdef uint64_t value_bytes_max, reply_bytes_max, memory_bytes_max
+    cdef uint64_t value_bytes_max, reply_bytes_max
+    cdef readonly uint64_t memory_bytes_max
     cdef int64_t keys[256]
     # segments
     cdef Segment* segments
@@ -147,7 +150,7 @@ cdef class Engine:
     cdef int _delete(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil
     cdef int _execute_with(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil
     cdef bint _answer_value(self, Buffer* b, uint32_t i, const Found* f, bint is_versioned) except -1 nogil
-    cdef uint64_t memory_bytes(self) noexcept nogil
+    cdef uint64_t _memory_bytes(self) noexcept nogil
     cdef int _reply(self, Buffer* b, uint32_t i, uint8_t status, const uint8_t* payload, uint32_t n) except -1 nogil
     cdef int _fail(self, uint32_t i, uint8_t code, const char* message) except -1 nogil
     cdef int _refuse(self, uint32_t i) except -1 nogil

@@ -32,6 +32,9 @@ class Engine:
     expired: int
     expired_ms: int
     refusal: int
+    memory_bytes: int
+    memory_bytes_max: int
+    keys_fit: int
     refusal_message: bytes
     def __init__(
         self,

@@ -19,6 +19,7 @@ A batch is run in groups of 32: first the KeyDir lines of all are prefetched, th
 operation is executed in order; so the cache misses of a group overlap.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport UINT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
@@ -32,7 +33,7 @@ from kio._opbatch cimport (
 from kio.segments._arguments cimport Arguments, take_arguments
 from kio.segments._expiries cimport ExpiryQueue, add_expiry, reserve_expiries
 from kio.segments._format cimport (
-    FLAG_EXPIRY, KIND_CLEAR, KIND_MASK, KIND_PUT, RECORD_HEADER, Record, key_offset, order_of, record_bytes,
+    FLAG_EXPIRY, KIND_CLEAR, KIND_MASK, KIND_PUT, RECORD_HEADER, Expiry, Record, key_offset, order_of, record_bytes,
 )
 from kio.segments._keydir cimport (
     PAGES, TAG_BITS, KeyDir, Page, first_of, page_of, tag_of, word_offset, word_slot, word_tag,
@@ -66,6 +67,7 @@ RARE_OPERATION = RUN_RARE
 NEEDS_ROTATION = RUN_ROTATE
 
 
+@cython.final
 cdef class Engine:
     """One shard's engine, with no segment attached yet.
 
@@ -74,7 +76,7 @@ cdef class Engine:
         value_bytes_max: a longer value is answered ValueTooLarge.
         parks: sync is "always": keep what is not durable apart.
         reply_bytes_max: past this, the reads of one batch are answered ReplyTooLarge.
-        memory_bytes_max: past this, new keys are answered MemoryFull; 0 is no bound.
+        memory_bytes_max: where the KeyDir would grow past it, new keys are answered MemoryFull; 0 is no bound.
     """
 
     def __cinit__(self, uint32_t shard, uint64_t seed, *, uint64_t value_bytes_max=limits.VALUE_BYTES_MAX,
@@ -159,6 +161,26 @@ cdef class Engine:
         for i in range(256):
             total += self.keys[i]
         return total
+
+    @property
+    def memory_bytes(self):
+        """What counts towards `memory_bytes_max`: the KeyDir, the buffers, the expiries of the active segment."""
+        return self._memory_bytes()
+
+    cdef uint64_t _memory_bytes(self) noexcept nogil:
+        cdef size_t expiries = self.staged_expiries.capacity
+        if self.expiries is not None:
+            expiries += self.expiries.line.capacity + self.expiries.heap.capacity
+        return <uint64_t>self.keydir.allocated_bytes + self.staging.capacity + self.undo.capacity + self.replies.capacity \
+            + self.parked.capacity + self.ops_capacity * sizeof(void*) + expiries * sizeof(Expiry)
+
+    @property
+    def keys_fit(self):
+        """About how many keys there can be within `memory_bytes_max`; 0 where there is no such bound."""
+        cdef int64_t buffers = <int64_t>self._memory_bytes() - self.keydir.allocated_bytes
+        if self.memory_bytes_max == 0:
+            return 0
+        return max(self.keydir.used, KeyDir.words_in(<int64_t>self.memory_bytes_max - buffers))
 
     # ---- a batch ----
 
@@ -570,10 +592,6 @@ cdef class Engine:
         if op.op == OP_SET:
             return set_with(self, i, op, key, &a)
         return delete_with(self, i, op, key, &a) if op.op == OP_DELETE else update(self, i, op, key, &a)
-
-    cdef uint64_t memory_bytes(self) noexcept nogil:
-        return <uint64_t>self.keydir.allocated_bytes + self.staging.capacity + self.undo.capacity + self.replies.capacity \
-            + self.parked.capacity + self.ops_capacity * sizeof(void*)
 
     # ---- replies ----
 

@@ -11,6 +11,8 @@ cdef enum:
     OFFSET_MASK = 0x1FFFFFF
     #: Words behind the last home, so that a run at the end of a page has room; the last one is always empty.
     SLACK = 33
+    #: Words in 4 KiB: the least a page grows by.
+    STEP = 512
 
 cdef struct Page:
     uint64_t* words
@@ -49,6 +51,10 @@ cdef inline uint32_t first_of(const Page* page, uint32_t tag) noexcept nogil:
         at += 1
         word = page.words[at]
     return at
+
+cdef inline int64_t growth_of(const Page* page) noexcept nogil:
+    # By how many bytes the page grows when one more word is inserted.
+    return <int64_t>(page.slots // 16 + STEP) * 8 if page.used >= page.used_max else 0
 
 
 cdef class KeyDir:

@@ -1,4 +1,6 @@
 class KeyDir:
     used: int
     allocated_bytes: int
+    @staticmethod
+    def words_in(size: int) -> int: ...
     def __len__(self) -> int: ...

@@ -37,9 +37,6 @@ cdef extern from "<sys/mman.h>" nogil:
     void* MAP_FAILED
     int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MREMAP_MAYMOVE
 
-cdef enum:
-    STEP = 512          # words in 4 KiB: the least a page grows by
-
 cdef uint64_t NOTHING[SLACK + 1]    # what a page without memory points to: one empty home
 memset(NOTHING, 0, sizeof(NOTHING))
 
@@ -66,6 +63,11 @@ cdef class KeyDir:
 
     def __len__(self):
         return self.used
+
+    @staticmethod
+    def words_in(int64_t size):
+        """About how many words `size` bytes of pages hold, when each has grown as far as they allow."""
+        return max(0, (size // 8 - PAGES * SLACK) * 87 // 100)
 
     cdef void reset(self) noexcept nogil:
         """Forget every word and give the memory back."""

@@ -64,7 +64,7 @@ cdef inline int set_with(Engine e, uint32_t i, const Operation* op, const uint8_
         # It is copied before anything is changed, and only when the write cannot fail any more but for memory.
         if not fits(e, <uint64_t>RECORD_HEADER + 8 + op.key_length + a.value_length):
             return RUN_ROTATE
-        if not f.holds and is_memory_full(e):
+        if is_memory_full(e, &f):
             e._fail(i, CODE_MEMORY_FULL, "")
             return RUN_DONE
         if not answer_old(e, i, &f, found == THERE):

@@ -2,7 +2,7 @@
 #
 # The order matters. `make_room` may move the staging buffer; until `end_record` the new record is not counted and nothing
 # points to it, so that a write may still be given up; `place` is the only step in between that can fail.
-from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from kio._opbatch cimport Operation
@@ -13,7 +13,7 @@ from kio.segments._engine cimport (
 from kio.segments._format cimport (
     FLAG_COLLIDES, FLAG_EXPIRY, FLAG_HIDES, KIND_PUT, KIND_TOMBSTONE, RECORD_HEADER, Record, key_offset, record_bytes,
 )
-from kio.segments._keydir cimport make_word, page_of, tag_of, word_slot
+from kio.segments._keydir cimport growth_of, make_word, tag_of, word_slot
 from kio.segments._native cimport kio_crc32c, kio_guarded_copy
 
 cdef enum:
@@ -63,8 +63,13 @@ cdef inline bint fits(Engine e, uint64_t used) noexcept nogil:
     e.needed_bytes = (used + 7) & ~<uint64_t>7
     return e.tail + e.needed_bytes <= e.limit
 
-cdef inline bint is_memory_full(Engine e) noexcept nogil:
-    return e.memory_bytes_max and e.memory_bytes() > e.memory_bytes_max
+cdef inline bint is_memory_full(Engine e, const Found* f) noexcept nogil:
+    # Whether a new key is refused: the KeyDir would have to grow, and must not. Where keys were deleted there is room.
+    cdef int64_t growth
+    if f.holds or e.memory_bytes_max == 0:
+        return False
+    growth = growth_of(&e.keydir.pages[f.page])
+    return growth and e._memory_bytes() + growth > e.memory_bytes_max
 
 cdef inline int make_room(Engine e, Found* f) except -1 nogil:
     # In memory, for the record that `fits`. The one that was found may move.
@@ -133,7 +138,7 @@ cdef inline int write_put(Engine e, uint32_t i, const Operation* op, const uint8
     cdef uint8_t* value
     if not fits(e, <uint64_t>RECORD_HEADER + (8 if expiry else 0) + op.key_length + kept + more_length):
         return RUN_ROTATE
-    if not f.holds and is_memory_full(e):
+    if is_memory_full(e, f):
         e._fail(i, CODE_MEMORY_FULL, "")
         return ANSWERED
     make_room(e, f)

@@ -16,6 +16,8 @@ class StoreOptions:
     #: Cached descriptors of sealed segments.
     open_segments: int = OPEN_SEGMENTS
     value_bytes_max: int = VALUE_BYTES_MAX
+    #: KeyDir and buffers: where the KeyDir would grow past it, new keys are refused with MemoryFull. 0: no bound.
+    memory_bytes_max: int = 0
     #: "always" parks what is not durable; the other two answer at once.
     sync: str = "interval"
     #: Bytes of records per live byte above which the shard is compacted.

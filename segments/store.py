@@ -86,7 +86,11 @@ class Store:
         try:
             self._manifest = Manifest.load(path, shard, identity.directory_id, disk)
             self._engine = _engine.Engine(
-                shard, identity.seed, value_bytes_max=options.value_bytes_max, parks=options.sync == "always"
+                shard,
+                identity.seed,
+                value_bytes_max=options.value_bytes_max,
+                parks=options.sync == "always",
+                memory_bytes_max=options.memory_bytes_max,
             )
             self._chain = SegmentChain(
                 path,
@@ -479,6 +483,7 @@ class Store:
             "durable_lsn": engine.durable_lsn,
             "epoch": self._chain.epoch,
             "keydir_bytes": engine.keydir.allocated_bytes,
+            "keys_fit": engine.keys_fit,
             "gets": engine.gets,
             "hits": engine.hits,
             "misses": engine.misses,

@@ -54,6 +54,9 @@ def _daemon(stats: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
             found = found.get(name) if isinstance(found, Mapping) else None
         if found not in (None, ""):
             yield path, found
+    fit = sum(shard.get("keys_fit") or 0 for shard in stats.get("shards", []))
+    if fit:
+        yield "shards.keys_fit", _count(fit)
 
 
 def _processes(stats: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:

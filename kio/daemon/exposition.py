@@ -33,6 +33,7 @@ _SHARD_FIELDS: Final = {
     "kio_disk_bytes": "disk_bytes",
     "kio_segments": "segments",
     "kio_keydir_bytes": "keydir_bytes",
+    "kio_keys_fit": "keys_fit",
     "kio_lsn": "lsn",
     "kio_durable_lsn": "durable_lsn",
     "kio_epoch": "epoch",

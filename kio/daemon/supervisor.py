@@ -149,6 +149,7 @@ def _configure_worker(
         "dead_ratio": settings.dead_ratio,
         "checkpoint_interval_s": settings.checkpoint_interval_s,
         "open_segments": settings.open_segments,
+        "memory_bytes_max": settings.max_memory_mib * MIB // directory.shards,
     }
 
 

@@ -19,6 +19,7 @@ SHARD: dict[str, Any] = {
     "durable_lsn": 16,
     "epoch": 3,
     "keydir_bytes": 512,
+    "keys_fit": 7000,
     "gets": 5,
     "hits": 4,
     "misses": 1,

@@ -66,6 +66,7 @@ class WorkerUnderTest:
             dead_ratio=0.0,
             checkpoint_interval_s=60,
             open_segments=16,
+            memory_bytes_max=0,
             max_value_bytes=MIB,
             read_only={},
             log_level="info",
