@@ -18,6 +18,7 @@ cdef enum:
     CODE_UNKNOWN_OPERATION = 21
     CODE_NOT_AN_INTEGER = 22
     CODE_NUMBER_OVERFLOW = 23
+    CODE_ABORTED = 24
     CODE_REPLY_TOO_LARGE = 35
     CODE_TIMEOUT = 36
     CODE_CORRUPT = 48
@@ -104,6 +105,10 @@ cdef class Engine:
     cdef uint64_t limit
     cdef readonly uint64_t needed_bytes     # length of the record that was put together, or did not fit
     cdef Buffer staging
+    cdef size_t last_record                 # where in `staging` the record begins that was appended last
+    # an atomic batch (_atomic.pyx)
+    cdef uint8_t open_flag                  # what its records carry, but the last; 0 while none is under way
+    cdef bint has_failed                    # an operation was answered with an error, or UNMET
     # what expires
     cdef public uint64_t now_ms             # the shard's clock (clock.py), as it stood when the batch came
     cdef readonly int64_t expired           # keys that are gone because their time had come

@@ -27,8 +27,8 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset, strlen
 
 from kio._opbatch cimport (
-    ABSENT, BATCH_MAGIC, DONE, ERROR, OP_DELETE, OP_EXISTS, OP_GET, OP_RARE, OP_SET, OP_TTL, REPLIES_MAGIC, VALUE, VERSIONED,
-    WITH_VERSION, Entry, Header, Operation, Versioned,
+    ABSENT, BATCH_MAGIC, DONE, ERROR, OP_DELETE, OP_EXISTS, OP_GET, OP_RARE, OP_SET, OP_TTL, REPLIES_MAGIC, UNMET, VALUE,
+    VERSIONED, WITH_VERSION, Entry, Header, Operation, Versioned,
 )
 from kio.segments._arguments cimport Arguments, take_arguments
 from kio.segments._expiries cimport ExpiryQueue, add_expiry, reserve_expiries
@@ -597,6 +597,8 @@ cdef class Engine:
 
     cdef int _reply(self, Buffer* b, uint32_t i, uint8_t status, const uint8_t* payload, uint32_t n) except -1 nogil:
         cdef Entry* entry
+        if status >= UNMET:
+            self.has_failed = True
         reserve(b, sizeof(Entry) + n)
         entry = <Entry*>(b.data + b.size)
         memset(entry, 0, sizeof(Entry))

@@ -23,7 +23,7 @@ from libc.string cimport memcmp, memcpy, memset
 from kio._xxh64 cimport routed_hash
 from kio.segments._expiries cimport Expiry, ExpiryList, add_expiry, reserve_expiries, sort_expiries
 from kio.segments._format cimport (
-    FLAG_COLLIDES, FLAG_EXPIRY, HINT_BYTES, KIND_CLEAR, KIND_DAMAGED, KIND_MASK, KIND_PUT, KIND_TOMBSTONE, RECORD_HEADER, Hint, Record,
+    FLAG_BATCH_OPEN, FLAG_COLLIDES, FLAG_EXPIRY, HINT_BYTES, KIND_CLEAR, KIND_DAMAGED, KIND_MASK, KIND_PUT, KIND_TOMBSTONE, RECORD_HEADER, Hint, Record,
     key_offset, order_of, record_bytes,
 )
 from kio.segments._keydir cimport PAGES, KeyDir, make_word
@@ -194,7 +194,8 @@ def scan(const uint8_t[::1] mapping, uint64_t start, uint64_t stop, uint32_t crc
     Args:
         crc_seed: the segment's, see format.py.
         seed: the directory's hash seed.
-        is_ordered: LSNs rise through the segment, as they do in every segment that was active.
+        is_ordered: LSNs rise through the segment, as they do in every segment that was active; and an atomic batch at its end
+            that is not whole was never acknowledged: it is not among the records, and counts as torn.
         epoch_max: no record can have a higher epoch; bytes that look like a header are then cheap to tell from one.
         data_end: from here to `stop` the file is a hole: no record begins there, but one may reach into it, where a
             sparse copy made a hole of its last zeros. None when that is not known.
@@ -248,7 +249,8 @@ cdef uint64_t _scan(HintList* l, ExpiryList* expiries, const uint8_t* base, uint
                     uint32_t epoch_max) except? 0 nogil:
     cdef Record r
     cdef Hint h
-    cdef uint64_t size, last = 0, end = at, bad = 0
+    cdef uint64_t size, last = 0, end = at, bad = 0, group = 0      # where an atomic batch begins that is not whole yet
+    cdef size_t group_hints = 0, group_expiries = 0
     cdef int outcome
     cdef uint32_t optional
     cdef uint8_t* fields = <uint8_t*>malloc(24 + 65536)     # what stands between header and value
@@ -267,7 +269,9 @@ cdef uint64_t _scan(HintList* l, ExpiryList* expiries, const uint8_t* base, uint
                 if bad:
                     h = Hint(0, r.lsn - 1, r.epoch, <uint32_t>(bad >> 3), <uint32_t>((at - bad) >> 3), 0, KIND_DAMAGED, 0)
                     _push(l, &h)
-                    bad = 0
+                    bad = group = 0
+                if group == 0 and r.kind & FLAG_BATCH_OPEN:
+                    group, group_hints, group_expiries = at, l.count, expiries.count
                 key = fields + optional
                 h = Hint(order_of(routed_hash(key, r.key_length, seed, r.keyspace)), r.lsn, r.epoch, <uint32_t>(at >> 3),
                          <uint32_t>(size >> 3), r.key_length, r.kind, r.keyspace)
@@ -280,6 +284,8 @@ cdef uint64_t _scan(HintList* l, ExpiryList* expiries, const uint8_t* base, uint
                 last = r.lsn
                 at += size
                 end = at
+                if not r.kind & FLAG_BATCH_OPEN:
+                    group = 0
                 continue
         if outcome == FAULT:
             free(fields)
@@ -289,6 +295,9 @@ cdef uint64_t _scan(HintList* l, ExpiryList* expiries, const uint8_t* base, uint
             bad = at
         at += 8
     free(fields)
+    if group and is_ordered:
+        l.count, expiries.count = group_hints, group_expiries
+        return group
     return end
 
 

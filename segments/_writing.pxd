@@ -88,6 +88,7 @@ cdef inline uint8_t* begin_record(Engine e, uint8_t kind, uint8_t keyspace, cons
     # Put a record together behind what is staged; the place of its value, which the caller fills.
     cdef uint8_t* p = e.staging.data + e.staging.size
     cdef Record* r = <Record*>p
+    kind |= e.open_flag
     if expiry:
         kind |= FLAG_EXPIRY
         memcpy(p + RECORD_HEADER, &expiry, 8)
@@ -111,6 +112,7 @@ cdef inline void end_record(Engine e) noexcept nogil:
     memset(p + used, 0, size - used)
     r.crc = kio_crc32c(e.segments[e.active].crc_seed, p + 4, size - 4)
     e.lsn += 1
+    e.last_record = e.staging.size
     e.staging.size += size
     e.tail += size
     e.segments[e.active].end = e.tail

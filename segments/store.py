@@ -14,19 +14,16 @@ Crash: recovery.py says what each moment leaves.
 from __future__ import annotations
 
 import errno
-import struct
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import msgpack
-
-from kio import opbatch, wire
-from kio.errors import BadRequest, Corrupt, DiskFull, KioError, Overloaded, ShardReadOnly, from_wire
+from kio import opbatch
+from kio.errors import DiskFull, Overloaded, ShardReadOnly
 from kio.limits import KEY_BYTES_MAX, SEGMENT_BYTES_CEILING, VALUE_BYTES_MAX
 from kio.log import Log, Repeats
-from kio.segments import _engine, _scan, point
+from kio.segments import _engine, point
 from kio.segments.chain import SegmentChain
 from kio.segments.checkpointing import Checkpointer
 from kio.segments.clock import ShardClock
@@ -39,13 +36,12 @@ from kio.segments.maintenance import Maintenance, Planner
 from kio.segments.manifest import Manifest
 from kio.segments.opening import fill_keydir
 from kio.segments.options import StoreOptions
+from kio.segments.rare import RareOperations
 from kio.segments.recovery import Recovery
 from kio.segments.rewrite import Parts
 from kio.segments.segment import RECORDS_START, Descriptors
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-_U64: Final = struct.Struct("<Q")
-_I64: Final = struct.Struct("<q")
 
 
 class Executed(NamedTuple):
@@ -117,6 +113,16 @@ class Store:
             now_ms, fail = self._clock.now_ms, self._become_read_only
             parts = Parts(disk, shard, identity.seed, self._manifest, self._engine, self._chain, now_ms, fail)
             self._compaction = Compaction(parts, options.segment_bytes, options.space_amplification, options.dead_ratio)
+            self._rare = RareOperations(
+                self._engine,
+                self._chain,
+                shard,
+                self._write_staged,
+                self._rotate,
+                self._compaction.ask,
+                lambda: point.take_point(self._chain, self._clock, self._read_only_reason),
+                self.stats,
+            )
             planners: list[Planner] = [self._checkpointer.plan, self._compaction.plan]
             self._maintenance = Maintenance(self._log, planners, lambda: self.durable_lsn)
             self._recover()
@@ -193,7 +199,7 @@ class Store:
             if stopped == _engine.DONE_RUNNING:
                 break
             if stopped == _engine.RARE_OPERATION:
-                self._execute_rare()
+                self._rare.execute(now)
             else:
                 self._rotate(engine.needed_bytes)
         if self._read_only_reason:
@@ -254,80 +260,6 @@ class Store:
             ShardReadOnly.code | flag,
             f'shard {self.shard} is read-only: {reason}; mend the disk, then restart kio and run "kio check"',
         )
-
-    # ---- rare operations ----
-
-    def _execute_rare(self) -> None:
-        op, keyspace, value = self._engine.rare()
-        try:
-            if op in (wire.OP_COUNT, wire.OP_SCAN):
-                self._refuse_incomplete()
-            if op == wire.OP_COUNT:
-                self._engine.reply(opbatch.NUMBER, _I64.pack(self._engine.count_keys(keyspace)))
-            elif op == wire.OP_CLEAR:
-                self._clear(keyspace)
-            elif op == wire.OP_SCAN:
-                self._scan(keyspace, value)
-            elif op == wire.OP_COMPACT:
-                self._compact()
-            elif op == wire.OP_STATS:
-                self._engine.reply(opbatch.VALUE, msgpack.packb(self.stats()))
-            elif op == wire.OP_SEAL:
-                self._engine.reply(opbatch.VALUE, point.take_point(self._chain, self._clock, self._read_only_reason))
-            else:
-                raise BadRequest(f"a shard does not know operation {op}")
-        except (MemoryError, KioError) as error:
-            code = error.code if isinstance(error, KioError) else Overloaded.code
-            self._engine.reply(code, str(error).encode())
-
-    def _refuse_incomplete(self) -> None:
-        """Count and scan speak of all keys, and cannot while some of them are lost."""
-        if self._engine.served_lsn_max < self.lsn:
-            raise ShardReadOnly("keys were lost by a failed sync; restart kio")
-        if self._engine.suspect_lsn:
-            raise Corrupt(f'shard {self.shard} lost records; run "kio check --shard {self.shard}"')
-
-    def _clear(self, keyspace: int) -> None:
-        engine = self._engine
-        if engine.refusal:
-            raise self._why_not()
-        if not engine.stage_clear(keyspace):
-            self._rotate(engine.needed_bytes)
-            if not engine.stage_clear(keyspace):
-                raise self._why_not()
-        if not self._write_staged():
-            return  # the batch goes on behind its last commit, and this is refused when its turn comes again
-        removed = engine.count_keys(keyspace)
-        if removed == engine.count_keys():
-            engine.forget_all()
-        else:
-            _scan.remove_keyspace(engine, keyspace)
-        engine.cleared(keyspace)
-        engine.reply(opbatch.NUMBER, _I64.pack(removed))
-        # It cannot be undone: a later write of the batch that fails returns to here.
-        engine.wrote()
-
-    def _compact(self) -> None:
-        if self._read_only_reason:
-            raise ShardReadOnly(self._read_only_reason)
-        _, records, live = self._engine.usage(self._chain.active.slot)
-        if records > live:
-            with suppress(OSError):  # then the others are compacted
-                self._chain.rotate(0)
-        self._engine.reply(opbatch.NUMBER, _I64.pack(self._compaction.ask()))
-
-    def _why_not(self) -> KioError:
-        """Why writes are refused."""
-        code = self._engine.refusal
-        return from_wire(code & ~opbatch.MAYBE_APPLIED, self._engine.refusal_message.decode())
-
-    def _scan(self, keyspace: int, value: bytes) -> None:
-        if len(value) < opbatch.SCAN_ARGUMENTS.size:
-            raise BadRequest("a scan needs cursor, limit and what")
-        cursor, limit, what = opbatch.SCAN_ARGUMENTS.unpack_from(value)
-        prefix = value[opbatch.SCAN_ARGUMENTS.size :]
-        following, page = _scan.scan(self._engine, cursor, limit, what, prefix, keyspace)
-        self._engine.reply(opbatch.VALUE, _U64.pack(following) + page)
 
     def _rotate(self, record_bytes: int) -> None:
         """Begin the next active segment; where that fails, refuse writes."""

@@ -1,4 +1,7 @@
-"""All operations with all their flags against the plain model: time passes, the disk is full, the store reopens."""
+"""All operations with all their flags, alone and in atomic batches, against the plain model.
+
+Time passes meanwhile, the disk is full, and the store is opened again.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from kio import wire
-from kio.errors import DiskFull, UnknownOperation
+from kio import opbatch, wire
+from kio.errors import Aborted, DiskFull, UnknownOperation
 from kio.opbatch import (
     EXPIRE_AT,
     IF_ABSENT,
@@ -103,11 +106,34 @@ class OperationsMachine(RuleBasedStateMachine):
             if reply.status == DiskFull.code:
                 assert op.op in WRITES
                 continue
-            self._compare(op, reply)
+            self._compare(op, reply, self.model)
         assert self.driven.store.lsn == self.model.lsn
 
-    def _compare(self, op: Operation, reply: Reply) -> None:
-        answer = self.model.apply(op)
+    @rule(drawn=st.lists(operations(), min_size=1, max_size=8))
+    def execute_atomically(self, drawn: list[tuple[int, bytes, bytes, int, dict[int, int]]]) -> None:
+        group = [self._operation(*one) for one in drawn]
+        batch = opbatch.encode_batch(0, 1, group)
+        around = operation(wire.OP_COUNT)
+        _, reply, _ = self.driven.replies(around, operation(wire.OP_ATOMIC, b"", batch), around)
+        assert reply.status == opbatch.VALUE
+        replies = opbatch.decode_replies(reply.payload)
+        failed = [reply.index for reply in replies if reply.status >= opbatch.UNMET and reply.status != Aborted.code]
+        model = self.model.copy()
+        for op, reply in zip(group, replies, strict=True):
+            if failed and reply.index != failed[0]:
+                assert reply.status == Aborted.code
+                status, _ = model.apply(op) if reply.index < failed[0] else (opbatch.DONE, b"")
+                assert status < opbatch.UNMET
+            elif reply.status == DiskFull.code:
+                assert op.op in WRITES
+            else:
+                self._compare(op, reply, model)
+        if not failed:
+            self.model = model
+        assert self.driven.store.lsn == self.model.lsn
+
+    def _compare(self, op: Operation, reply: Reply, model: OperationsModel) -> None:
+        answer = model.apply(op)
         assert (reply.status, b"" if reply.error() else reply.payload) == answer, op
 
     def _operation(self, op: int, key: bytes, value: bytes, keyspace: int, flags: dict[int, int]) -> Operation:

@@ -1,0 +1,151 @@
+"""The rare operations of a batch: those that go through Python, still in their order between the others (opbatch.py).
+
+Each is answered once, or left: where the disk has refused what it wrote, the batch has gone back to its last commit,
+and the operation is met again, now with writes refused. What has changed the store commits at once, so that a later
+write of the batch that fails does not execute it a second time.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+import msgpack
+
+from kio import opbatch, wire
+from kio.errors import BadRequest, Corrupt, KioError, Overloaded, ShardReadOnly, from_wire
+from kio.segments import _scan
+from kio.segments._atomic import Group
+from kio.segments._engine import NEEDS_ROTATION, Engine
+from kio.segments.chain import SegmentChain
+
+_U64: Final = struct.Struct("<Q")
+_I64: Final = struct.Struct("<q")
+
+
+class RareOperations:
+    """The rare operations of one store.
+
+    Args:
+        write_staged: writes what was appended; False: it was taken back, and writes are refused from now on.
+        rotate: begins a segment with room for so many bytes; where that fails, writes are refused.
+        ask_compaction: asks for a compaction; the bytes that are dead.
+        take_point: seals, and tells what a backup has to copy (point.py).
+        stats: the store's figures.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        chain: SegmentChain,
+        shard: int,
+        write_staged: Callable[[], bool],
+        rotate: Callable[[int], None],
+        ask_compaction: Callable[[], int],
+        take_point: Callable[[], bytes],
+        stats: Callable[[], dict[str, Any]],
+    ) -> None:
+        self._engine = engine
+        self._chain = chain
+        self._shard = shard
+        self._write_staged = write_staged
+        self._rotate = rotate
+        self._ask_compaction = ask_compaction
+        self._take_point = take_point
+        self._stats = stats
+
+    def execute(self, now_ms: int) -> None:
+        """Execute the operation that the engine has stopped at.
+
+        Args:
+            now_ms: the clock of deadlines.
+        """
+        op, keyspace, value = self._engine.rare()
+        try:
+            if op == wire.OP_COUNT:
+                self._refuse_incomplete()
+                self._engine.reply(opbatch.NUMBER, _I64.pack(self._engine.count_keys(keyspace)))
+            elif op == wire.OP_CLEAR:
+                self._clear(keyspace)
+            elif op == wire.OP_SCAN:
+                self._refuse_incomplete()
+                self._scan(keyspace, value)
+            elif op == wire.OP_STATS:
+                self._engine.reply(opbatch.VALUE, msgpack.packb(self._stats()))
+            elif op == wire.OP_ATOMIC:
+                self._atomic(value, now_ms)
+            elif op == wire.OP_COMPACT:
+                self._compact()
+            elif op == wire.OP_SEAL:
+                self._engine.reply(opbatch.VALUE, self._take_point())
+            else:
+                raise BadRequest(f"a shard does not know operation {op}")
+        except MemoryError as error:
+            self._engine.reply(Overloaded.code, str(error).encode())
+        except KioError as error:
+            self._engine.reply(error.code, str(error).encode())
+
+    def _refuse_incomplete(self) -> None:
+        """Count and scan speak of all keys, and cannot while some of them are lost."""
+        if self._engine.served_lsn_max < self._engine.lsn:
+            raise ShardReadOnly("keys were lost by a failed sync; restart kio")
+        if self._engine.suspect_lsn:
+            raise Corrupt(f'shard {self._shard} lost records; run "kio check --shard {self._shard}"')
+
+    def _why_not(self) -> KioError:
+        """Why writes are refused."""
+        code = self._engine.refusal
+        return from_wire(code & ~opbatch.MAYBE_APPLIED, self._engine.refusal_message.decode())
+
+    def _scan(self, keyspace: int, value: bytes) -> None:
+        if len(value) < opbatch.SCAN_ARGUMENTS.size:
+            raise BadRequest("a scan needs cursor, limit and what")
+        cursor, limit, what = opbatch.SCAN_ARGUMENTS.unpack_from(value)
+        prefix = value[opbatch.SCAN_ARGUMENTS.size :]
+        following, page = _scan.scan(self._engine, cursor, limit, what, prefix, keyspace)
+        self._engine.reply(opbatch.VALUE, _U64.pack(following) + page)
+
+    def _clear(self, keyspace: int) -> None:
+        engine = self._engine
+        if engine.refusal:
+            raise self._why_not()
+        if not engine.stage_clear(keyspace):
+            self._rotate(engine.needed_bytes)
+            if not engine.stage_clear(keyspace):
+                raise self._why_not()
+        if not self._write_staged():
+            return
+        removed = engine.count_keys(keyspace)
+        if removed == engine.count_keys():
+            engine.forget_all()
+        else:
+            _scan.remove_keyspace(engine, keyspace)
+        engine.cleared(keyspace)
+        engine.reply(opbatch.NUMBER, _I64.pack(removed))
+        engine.wrote()
+
+    def _atomic(self, batch: bytes, now_ms: int) -> None:
+        """All of it is staged, then written by one write into one segment; what is refused is refused as a whole."""
+        group = Group(self._engine, batch)
+        try:
+            while True:
+                if group.run(now_ms) == NEEDS_ROTATION:
+                    self._rotate(self._engine.needed_bytes)
+                elif self._write_staged():
+                    break
+            replies = group.replies()
+        finally:
+            group.close()
+        self._engine.reply(opbatch.VALUE, replies)
+        self._engine.wrote()
+
+    def _compact(self) -> None:
+        if self._engine.refusal & ~opbatch.MAYBE_APPLIED == ShardReadOnly.code:
+            raise self._why_not()
+        _, records, live = self._engine.usage(self._chain.active.slot)
+        if records > live:
+            with suppress(OSError):  # then the others are compacted
+                self._chain.rotate(0)
+        self._engine.reply(opbatch.NUMBER, _I64.pack(self._ask_compaction()))
