@@ -16,7 +16,7 @@ files; never starts a thread: what may take long is handed out as a Job for some
     segment.py     one segment file in use                    jobs.py       sync, seal, prepare
     sealing.py     the end of a sealed segment                opening.py    from checkpoint or hints to the KeyDir
     clock.py       the time that expiry goes by               expiry.py     what has expired leaves the KeyDir
-    check.py       the offline examination                    chain.py      prepared, active, sealing, sealed
+    check*.py      the offline examination                    chain.py      prepared, active, sealing, sealed
     point.py       a state at one LSN, for a backup           backup.py     backups: taken, restored
     dump.py        the records of a segment, to look at       backup_file.py  the file that says what a backup is
     checkpoint.py  the checkpoint file                        checkpointing.py  when and how one is taken

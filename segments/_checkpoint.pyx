@@ -19,7 +19,7 @@ from kio.segments._engine cimport Buffer, Engine, reserve
 from kio.segments._format cimport KIND_MASK, KIND_PUT, RECORD_HEADER, Hint, Record, record_bytes
 from kio.segments._hints cimport Build, Item, gather, give_up, key_of, set_up, winners
 from kio.segments._keydir cimport PAGES, KeyDir, Page, make_word, word_offset, word_slot, word_tag
-from kio.segments._native cimport kio_crc32c, kio_guarded_header, kio_guarded_peek, kio_guarded_read, kio_prefetch, setup
+from kio.segments._native cimport kio_guarded_header, kio_guarded_peek, kio_guarded_read, kio_prefetch, setup
 
 from kio.errors import Corrupt
 from kio.segments._hints import Rebuilt
@@ -31,19 +31,7 @@ cdef enum:
     SLICE_PLACES = 100_000      # of a KeyDir that one slice looks at, unless a single page has more: about 150 us
     SLOTS = 65536
 
-cdef struct PageHeader:
-    uint64_t lsn
-    uint32_t number
-    uint32_t words
-    uint32_t zero
-    uint32_t crc
-
 assert sizeof(PageHeader) == 24
-
-
-cdef inline uint32_t _page_crc(uint32_t seed, const uint8_t* page) noexcept nogil:
-    cdef size_t words = <size_t>(<const PageHeader*>page).words * 8
-    return kio_crc32c(kio_crc32c(seed, page, sizeof(PageHeader) - 4), page + sizeof(PageHeader), words)
 
 
 cdef class Copier:
@@ -124,7 +112,7 @@ cdef class Copier:
         with nogil:
             while at < self.chunk.size:
                 head = <PageHeader*>(self.chunk.data + at)
-                head.crc = _page_crc(seed, self.chunk.data + at)
+                head.crc = page_crc(seed, self.chunk.data + at)
                 at += sizeof(PageHeader) + <size_t>head.words * 8
         return <const uint8_t[:self.chunk.size]>self.chunk.data
 
@@ -242,17 +230,15 @@ cdef class Loader:
         Raises: Corrupt when they are damaged, or records that they need are.
         """
         cdef const uint8_t* p = pages
-        cdef size_t size = len(pages), at = 0, following
+        cdef size_t size = len(pages), at = 0, length
         with nogil:
             while at < size and self.fault == 0:
-                following = at + sizeof(PageHeader)
-                if following <= size:
-                    following += <size_t>(<const PageHeader*>(p + at)).words * 8
-                if following > size:
+                length = page_bytes(p + at, size - at)
+                if length == 0:
                     self.fault = CHECKSUM
-                    break
-                self._load_page(p + at)
-                at = following
+                else:
+                    self._load_page(p + at)
+                at += length
         self._raise_fault()
 
     def finish(self):
@@ -281,7 +267,7 @@ cdef class Loader:
         cdef const PageHeader* head = <const PageHeader*>page
         cdef const uint64_t* words = <const uint64_t*>(head + 1)
         cdef size_t items, n
-        if _page_crc(self.seed, page) != head.crc:
+        if page_crc(self.seed, page) != head.crc:
             self.fault = CHECKSUM
         elif head.number != self.next or head.number >= PAGES:
             self.fault = PAGE_ORDER

@@ -2,8 +2,8 @@
 
 It holds the locks that a daemon would hold, so it never looks at a directory in use. What it compares: manifest
 against files, headers and footers against the manifest, every record against its checksum, hints against records,
-content hashes. A torn tail, or segments that were not sealed, are no faults: they are what a crash leaves, and the
-next start mends them; they are told as notes.
+content hashes, the checkpoint against records (check_checkpoint.py). A torn tail, or segments that were not sealed, are
+no faults: they are what a crash leaves, and the next start mends them; they are told as notes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pathlib import Path
 from kio.errors import Corrupt, DirectoryInvalid, FormatTooNew, StorageError
 from kio.segments import _hints, format
 from kio.segments.backup_file import locate
+from kio.segments.check_checkpoint import CheckpointCheck
+from kio.segments.checkpoint import is_checkpoint_name
 from kio.segments.disk import DISK, Disk, lock_file
 from kio.segments.identity import DirectoryIdentity, shard_path
 from kio.segments.manifest import NAME, Manifest, SegmentEntry
@@ -31,7 +33,7 @@ class Fault:
     #: In bytes from the start of the file.
     offset: int
     #: "missing", "header", "record", "hints", "expiries", "footer", "content", "manifest", "stray", "torn tail",
-    #: "unsealed".
+    #: "unsealed", "checkpoint".
     kind: str
     message: str
 
@@ -98,6 +100,7 @@ class _ShardCheck:
         self._disk = disk
         self._tick = tick
         self._durable = 0
+        self._checkpoint: CheckpointCheck | None = None
 
     def run(self) -> None:
         """Examine it under its own lock too: a worker whose supervisor died may still be writing."""
@@ -118,6 +121,12 @@ class _ShardCheck:
             return
         if manifest.torn_bytes:
             self._note(NAME, 0, "torn tail", f"{manifest.torn_bytes} bytes of an edit that was never complete")
+        if manifest.state.checkpoint is not None:
+            self._checkpoint = CheckpointCheck(
+                self._disk, self._directory, self._shard, self._identity.directory_id, manifest.state.checkpoint
+            )
+            if self._checkpoint.fault:
+                self._fault(self._checkpoint.file, 0, "checkpoint", self._checkpoint.fault)
         unsealed_last = 0
         self._durable = max([manifest.state.lsn, *(e.lsn_max for e in manifest.state.segments.values())])
         for entry in sorted(manifest.state.segments.values(), key=lambda e: e.id):
@@ -144,6 +153,8 @@ class _ShardCheck:
                 self._stray(name, number, manifest)
             elif name.endswith(".aside"):
                 self._note(name, 0, "stray", "records behind a hole, set aside by recovery")
+            elif is_checkpoint_name(name) and (self._checkpoint is None or name != self._checkpoint.file):
+                self._note(name, 0, "stray", "a checkpoint that the manifest does not name; the next start removes it")
 
     def _stray(self, name: str, number: int, manifest: Manifest) -> None:
         fd = self._disk.open(self._directory / name)
@@ -188,6 +199,10 @@ class _ShardCheck:
             self._fault(
                 name, scan.end, "record", f"no valid record up to offset {entry.end}, where the manifest ends them"
             )
+        if self._checkpoint is not None and not scan.damaged and scan.end == (entry.end or scan.end):
+            wrong = self._checkpoint.compare(entry.id, scan)
+            if wrong:
+                self._fault(self._checkpoint.file, 0, "checkpoint", wrong)
         if is_sealed:
             self._sealed(name, fd, size, entry, scan)
             if entry.compacted:

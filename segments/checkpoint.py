@@ -102,8 +102,8 @@ assert SEGMENT.size == 24
 assert KEYSPACE.size == 16
 assert TRAILER.size == 64
 
-#: What is read at once, unless a page is longer.
-_CHUNK_BYTES: Final = 4 << 20
+#: What is read at once, unless a page is longer: little enough to come from memory that was used before.
+_CHUNK_BYTES: Final = 512 << 10
 
 
 class Page(NamedTuple):

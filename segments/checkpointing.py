@@ -86,10 +86,16 @@ class Checkpointer:
         self._fallbacks = 0
         self._ms_last = 0.0
 
-    def opened(self, *, replayed: bool, fault: str) -> None:
-        """The shard was opened; `replayed`: not from its checkpoint alone, maybe because of its `fault`."""
+    def opened(self, replayed_bytes: int, fault: str) -> None:
+        """The shard was opened.
+
+        Args:
+            replayed_bytes: of the segments whose records had to be looked at beside the checkpoint.
+            fault: why the checkpoint was not used; empty when it was, or there was none.
+        """
         self._fallbacks += bool(fault)
-        self._is_stale = replayed or bool(fault)
+        self._is_stale = replayed_bytes > 0 or bool(fault)
+        self._bytes = -replayed_bytes
         if not self._is_stale:
             self._version = self._current()
 

@@ -332,9 +332,8 @@ class Store:
         else:
             self._manifest.append({"t": "open", "boot": self._disk.boot_id()}, {"t": "epoch", "epoch": epoch})
             chain.begin(epoch)
-        self._checkpointer.opened(
-            replayed=any(source.hints is not None for source in recovered.sources), fault=recovered.checkpoint_fault
-        )
+        replayed_bytes = sum(source.record_bytes for source in recovered.sources if source.hints is not None)
+        self._checkpointer.opened(replayed_bytes, recovered.checkpoint_fault)
         self._log.info(
             "open",
             keys=engine.count_keys(),

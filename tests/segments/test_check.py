@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,16 @@ from kio.segments.check import Report, check_directory
 from kio.segments.disk import lock_file
 from kio.segments.identity import create_or_load, shard_path
 from kio.segments.manifest import Manifest
-from tests.segments.support import SMALL, Driven
+from tests.segments.support import IDENTITY, SMALL, Driven
 from tests.segments.test_recovery import damage, records_of, segment_files
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two shards, each with sealed segments, cleanly closed."""
-    identity, _ = create_or_load(tmp_path / "data", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(secrets, "randbits", lambda bits: IDENTITY.seed)
+        identity, _ = create_or_load(tmp_path / "data", 2)
     for shard in range(2):
         path = shard_path(tmp_path / "data", shard)
         driven = Driven(path, SMALL, identity=identity, shard=shard)
