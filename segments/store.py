@@ -384,6 +384,8 @@ class Store:
             stack.callback(self._descriptors.close)
             if hasattr(self, "_chain"):
                 stack.callback(self._chain.close)
+            if hasattr(self, "_maintenance"):
+                stack.callback(self._maintenance.stop)
 
     # ---- figures ----
 

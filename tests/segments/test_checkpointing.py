@@ -93,13 +93,13 @@ def test_a_clean_stop_writes_one_unless_nothing_has_changed(tmp_path: Path) -> N
     driven.kill()
 
 
-def test_a_start_from_one_reads_no_hints_of_what_it_covers(tmp_path: Path) -> None:
+def test_a_start_from_one_reads_no_hints_of_what_it_covers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     driven = Driven(tmp_path / "shard", StoreOptions(segment_bytes=4096))
     for i in range(100):
         driven.put(b"key %d" % i, bytes(200))
         driven.run_jobs()
     driven.store.close()
-    content = {f"key {i}".encode(): bytes(200) for i in range(100)}
+    content = {b"key %d" % i: bytes(200) for i in range(100)}
     segments = sorted(driven.path.glob("*.seg"))
     assert len(segments) > 3
     for path in segments:
@@ -107,6 +107,13 @@ def test_a_start_from_one_reads_no_hints_of_what_it_covers(tmp_path: Path) -> No
     driven.open()
     assert driven.items() == content
     assert driven.store.stats()["checkpoint_fallbacks"] == 0
+    assert "damaged hints" not in caplog.text
+    driven.kill()
+    checkpoints_in(driven.path)[0].unlink()
+    driven.open()
+    assert driven.items() == content
+    assert driven.store.stats()["checkpoint_fallbacks"] == 1
+    assert caplog.text.count("damaged hints") == len(segments)
     driven.kill()
 
 

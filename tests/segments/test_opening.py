@@ -15,7 +15,8 @@ from tests.segments.faulty_disk import CarelessDisk
 from tests.segments.opened import held_by, opened_copy, opened_without
 from tests.segments.support import Driven, delete, hash_of, key_of_hash, put
 
-OPTIONS = StoreOptions(segment_bytes=2048, checkpoint_interval_s=1.0)
+INTERVAL_S = 500.0
+OPTIONS = StoreOptions(segment_bytes=2048, checkpoint_interval_s=INTERVAL_S)
 
 #: Keys of one hash, of one tag, of one page, in the first and the last page, and some without anything in common.
 KEYS = [
@@ -32,14 +33,14 @@ STEPS = st.one_of(
     st.tuples(st.just("delete"), st.sampled_from(KEYS), st.sampled_from(KEYSPACES), st.just(0)),
     st.tuples(st.just("clear"), st.just(b""), st.sampled_from(KEYSPACES), st.just(0)),
     st.tuples(
-        st.sampled_from(["jobs", "slice", "slice", "checkpoint", "checkpoint", "kill", "restart"]),
+        st.sampled_from(["jobs", "slice", "checkpoint", "checkpoint", "seal", "compact", "compact", "kill", "restart"]),
         st.just(b""), st.just(0), st.just(0),
     ),
 )  # fmt: skip
 
 
 class Run:
-    """A shard that steps are made with; `now_s` runs ahead, so that a checkpoint is always due."""
+    """A shard that steps are made with; it takes a checkpoint when a step says so, and soon after a kill."""
 
     def __init__(self, path: Path) -> None:
         self.driven = Driven(path, OPTIONS, CarelessDisk())
@@ -58,11 +59,15 @@ class Run:
         elif name == "jobs":
             driven.run_jobs()
         elif name == "slice":
-            self.now_s += 10
+            self.now_s += INTERVAL_S / 10
             driven.store.maintain(self.now_s)
         elif name == "checkpoint":
-            self.now_s += 1000
+            self.now_s += INTERVAL_S * 2
             driven.maintain(self.now_s)
+        elif name == "seal":
+            driven.seal()
+        elif name == "compact":
+            driven.compact()
         elif name == "kill":
             driven.reopen()
         elif name == "restart":
@@ -99,6 +104,39 @@ def test_with_and_without_its_checkpoint_a_shard_opens_alike(
     finally:
         run.driven.kill()
         shutil.rmtree(root)
+
+
+def test_a_start_finds_what_a_compaction_moved_after_the_checkpoint(tmp_path: Path) -> None:
+    dice = random.Random(3)
+    run = Run(tmp_path / "shard")
+    driven = run.driven
+    state: dict[bytes, bytes] = {}
+    for generation in range(4):
+        for i in range(60):
+            key = b"key %d" % dice.randrange(90)
+            state[key] = b"%d.%d " % (generation, i) * 8
+            driven.put(key, state[key])
+        if generation == 1:
+            run.step("checkpoint", b"", 0, 0)
+            known = set(driven.sealed_ids())
+        for key in dice.sample(sorted(state), 12):
+            driven.delete(key)
+            del state[key]
+    driven.seal()
+    lsn = driven.store.stats()["checkpoint_lsn"]
+    driven.compact()
+    driven.put(b"key 1", b"behind the compaction")
+    state[b"key 1"] = b"behind the compaction"
+    stats = driven.store.stats()
+    assert stats["checkpoint_lsn"] == lsn < stats["lsn"]
+    assert stats["compactions"] > 0
+    assert known - set(driven.sealed_ids())  # words of the checkpoint point into segments that are gone
+    assert assert_opens_alike(driven, tmp_path / "copies")
+    driven.reopen()
+    assert driven.store.stats()["checkpoint_fallbacks"] == 0
+    assert driven.items() == state
+    assert driven.count() == len(state)
+    driven.kill()
 
 
 def test_slices_of_one_checkpoint_between_any_writes_give_exactly_what_the_words_say(tmp_path: Path) -> None:
