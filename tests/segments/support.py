@@ -132,6 +132,8 @@ class Driven:
     # ---- operations ----
 
     def execute(self, *operations: Operation) -> Executed:
+        if self.identity.seed != IDENTITY.seed:
+            operations = tuple(o._replace(hash=routed_hash(o.key, self.identity.seed, o.keyspace)) for o in operations)
         return self.store.execute(opbatch.encode_batch(0, 1, operations))
 
     def replies(self, *operations: Operation) -> list[Reply]:
