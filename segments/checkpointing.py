@@ -126,14 +126,16 @@ class Checkpointer:
     def take(self) -> None:
         """Take one now, unless nothing has changed, of a shard that is durable and does not serve any more. Blocks.
 
-        Raises:
-            OSError: when the disk refuses; the one before holds.
+        What the disk refuses of it costs the next start some time, and no more.
         """
         if self._engine.suspect_lsn or not self._has_changed():
             return
-        for step in self._steps(monotonic_s()):
-            if isinstance(step, Job):
-                step.run()
+        try:
+            for step in self._steps(monotonic_s()):
+                if isinstance(step, Job):
+                    step.run()
+        except OSError as error:
+            self._log.warning("checkpoint failed", reason=str(error))
 
     def _current(self) -> tuple[int, int]:
         """Changes with every record, and with every segment that a compaction writes."""

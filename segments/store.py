@@ -355,7 +355,7 @@ class Store:
             self._maintenance.stop()
             self._note(self._chain.finish_running())
             if not self._read_only_reason and self._chain.seal_all() is None:
-                self._take_last_checkpoint()
+                self._checkpointer.take()
                 self._manifest.append(
                     {"t": "clock", "ms": self._clock.now_ms()},
                     {"t": "close", "epoch": self._chain.epoch, "lsn": self.lsn},
@@ -366,13 +366,6 @@ class Store:
             )
         finally:
             self._abandon()
-
-    def _take_last_checkpoint(self) -> None:
-        """What the disk refuses of it costs the next start some time, and no more."""
-        try:
-            self._checkpointer.take()
-        except OSError as error:
-            self._log.warning("checkpoint failed", reason=str(error))
 
     def _abandon(self) -> None:
         """Give up every descriptor and the lock."""

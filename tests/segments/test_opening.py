@@ -139,6 +139,27 @@ def test_a_start_finds_what_a_compaction_moved_after_the_checkpoint(tmp_path: Pa
     driven.kill()
 
 
+@pytest.mark.parametrize("number", range(7))
+def test_what_came_later_replaces_its_own_key_among_those_of_one_hash_or_one_tag(tmp_path: Path, number: int) -> None:
+    run = Run(tmp_path / "shard")
+    driven = run.driven
+    alike = KEYS[:7]  # four of one hash, three of its tag only: all in one place of one page
+    state = {key: b"before %d" % i for i, key in enumerate(alike)}
+    for key, value in state.items():
+        driven.put(key, value)
+    run.step("checkpoint", b"", 0, 0)
+    overwritten, deleted = alike[number], alike[number - 1]
+    driven.put(overwritten, b"after")
+    driven.delete(deleted)
+    state[overwritten] = b"after"
+    del state[deleted]
+    assert assert_opens_alike(driven, tmp_path / "copies")
+    driven.reopen()
+    assert driven.store.stats()["checkpoint_fallbacks"] == 0
+    assert driven.items() == state
+    driven.kill()
+
+
 def test_slices_of_one_checkpoint_between_any_writes_give_exactly_what_the_words_say(tmp_path: Path) -> None:
     dice = random.Random(5)
     driven = Driven(tmp_path / "shard", StoreOptions(segment_bytes=1 << 20, checkpoint_interval_s=1.0), CarelessDisk())
