@@ -1,4 +1,4 @@
-"""A shard against a plain model: operations, jobs, failures of the disk, restarts, kills and power cuts in any order.
+"""A shard against a plain model: operations, time, maintenance, disk faults, restarts, kills, power cuts in any order.
 
 The model is the list of states after each record, by LSN. What a restart finds must be one of them:
     clean stop, kill           the last one
@@ -6,6 +6,7 @@ The model is the list of states after each record, by LSN. What a restart finds 
     power cut, otherwise       any, so there is no hole: a prefix of the order
 A power cut may leave later writes of an active segment without earlier ones. Such a hole cannot be told from rot: it is
 answered Corrupt where it may matter, and otherwise with the state at the last LSN that survived, never with another.
+A key whose time has come is not there; until the sweeper has taken it, it may still be counted.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ from kio.errors import Corrupt, DiskFull, KioError, ShardReadOnly
 from kio.opbatch import Operation
 from kio.segments.options import StoreOptions
 from tests.segments.faulty_disk import FaultyDisk
-from tests.segments.support import Driven, delete, get, hash_of, key_of_hash, operation, put, replies_of, unopened
+from tests.segments.support import Driven, Time, delete, get, hash_of, key_of_hash, operation, put, replies_of, unopened
 
-State = dict[tuple[int, bytes], bytes]
+#: (keyspace, key) -> value and expiry; 0 is none.
+State = dict[tuple[int, bytes], tuple[bytes, int]]
 
 #: Four keys of one hash, three of one tag, some of a page, some with hash tags.
 KEYS = [
@@ -48,6 +50,9 @@ KEYS = [
 ]
 KEYSPACES = [0, 0, 0, 1, 255]
 SIZES = [0, 1, 7, 8, 60, 300, 1000, 6000]
+#: 0 is over at once; a put takes it for a second.
+TTLS_MS = [0, 1000, 1000, 60_000]
+NAMES = ["put", "put", "put", "put for", "expire", "delete", "get", "exists", "count", "clear", "scan"]
 
 
 class ShardMachine(RuleBasedStateMachine):
@@ -57,6 +62,7 @@ class ShardMachine(RuleBasedStateMachine):
         super().__init__()
         self.root = Path(tempfile.mkdtemp(prefix="kio-model-"))
         self.disk = FaultyDisk(forgets=False)
+        self.time = Time()
         self.states: list[State] = [{}]
         self.written = 0
         self.acknowledged = 0
@@ -69,7 +75,7 @@ class ShardMachine(RuleBasedStateMachine):
     )  # fmt: skip
     def start(self, sync: str, segment_bytes: int) -> None:
         self.options = StoreOptions(segment_bytes=segment_bytes, open_segments=3, sync=sync, checkpoint_interval_s=1.0)
-        self.driven = Driven(self.root / "0" / "shard", self.options, self.disk)
+        self.driven = Driven(self.root / "0" / "shard", self.options, self.disk, clock=self.time.clock)
 
     def teardown(self) -> None:
         self.disk.heal()
@@ -81,48 +87,59 @@ class ShardMachine(RuleBasedStateMachine):
     def state(self) -> State:
         return self.states[-1]
 
+    def _visible(self, state: State, keyspace: int | None = None) -> dict[tuple[int, bytes], bytes]:
+        """What has not expired, of one keyspace or of all."""
+        return {
+            here: value
+            for here, (value, expiry) in state.items()
+            if (expiry == 0 or expiry > self.time.wall_ms) and keyspace in (None, here[0])
+        }
+
     # ---- operations ----
 
     @rule(
         batch=st.lists(
             st.tuples(
-                st.sampled_from(["put", "put", "put", "delete", "get", "exists", "count", "clear", "scan"]),
+                st.sampled_from(NAMES),
                 st.sampled_from(KEYS),
                 st.sampled_from(KEYSPACES),
                 st.sampled_from(SIZES),
+                st.sampled_from(TTLS_MS),
             ),
             min_size=1,
             max_size=12,
         )
     )
-    def execute(self, batch: list[tuple[str, bytes, int, int]]) -> None:
+    def execute(self, batch: list[tuple[str, bytes, int, int, int]]) -> None:
         operations = [self._operation(*step) for step in batch]
         executed = self.driven.execute(*operations)
         replies = replies_of(executed)
         assert [reply[0] for reply in replies] == list(range(len(batch)))
-        for (name, key, keyspace, _), op, reply in zip(batch, operations, replies, strict=True):
+        for (name, key, keyspace, _, ttl_ms), op, reply in zip(batch, operations, replies, strict=True):
             error = reply.error()
             if error is None:
-                self._expect(name, key, keyspace, op, reply)
+                self._expect(name, (keyspace, key), ttl_ms, op, reply)
             elif self.driven.store.is_read_only:
                 # Full first, and then a fault, is possible in one batch.
                 assert isinstance(error, ShardReadOnly | DiskFull)
             else:
                 assert isinstance(error, DiskFull)
-                assert name in ("put", "delete", "clear")
+                assert name in ("put", "put for", "expire", "delete", "clear")
         assert self.driven.store.lsn == len(self.states) - 1
         if executed.parked:
             assert self.options.sync == "always"
             self.parked.append((executed.parked_lsn, len(self.states) - 1))
 
-    def _operation(self, name: str, key: bytes, keyspace: int, size: int) -> Operation:
-        if name == "put":
+    def _operation(self, name: str, key: bytes, keyspace: int, size: int, ttl_ms: int) -> Operation:
+        if name in ("put", "put for"):
             self.written += 1
-            return put(key, (b"%d." % self.written * size)[:size], keyspace)
+            value = (b"%d." % self.written * size)[:size]
+            return put(key, value, keyspace, {opbatch.TTL: ttl_ms or 1000} if name == "put for" else {})
         if name == "scan":
             value = opbatch.SCAN_ARGUMENTS.pack(0, 1000, wire.SCAN_ITEMS)
             return operation(wire.OP_SCAN, b"", value, keyspace)
         return {
+            "expire": operation(wire.OP_EXPIRE, key, b"", keyspace, {opbatch.TTL: ttl_ms}),
             "delete": delete(key, keyspace),
             "get": get(key, keyspace),
             "exists": operation(wire.OP_EXISTS, key, b"", keyspace),
@@ -130,25 +147,29 @@ class ShardMachine(RuleBasedStateMachine):
             "clear": operation(wire.OP_CLEAR, b"", b"", keyspace),
         }[name]
 
-    def _expect(self, name: str, key: bytes, keyspace: int, op: Operation, reply: opbatch.Reply) -> None:
-        here = (keyspace, key)
-        held = {k: v for (space, k), v in self.state.items() if space == keyspace}
-        number = int.from_bytes(reply.payload, "little") if reply.status == opbatch.NUMBER else None
+    def _expect(self, name: str, here: tuple[int, bytes], ttl_ms: int, op: Operation, reply: opbatch.Reply) -> None:
+        held = self._visible(self.state)
+        others = {there: found for there, found in self.state.items() if there != here}
         if name == "put":
-            self.states.append(self.state | {here: op.value})
-        elif name == "delete":
-            assert (reply.status == opbatch.DONE) == (here in self.state)
-            if here in self.state:
-                self.states.append({k: v for k, v in self.state.items() if k != here})
+            self.states.append(self.state | {here: (op.value, 0)})
+        elif name == "put for":
+            self.states.append(self.state | {here: (op.value[8:], self.time.wall_ms + (ttl_ms or 1000))})
+        elif name in ("expire", "delete"):
+            assert (reply.status == opbatch.DONE) == (here in held)
+            if here in held:
+                is_kept = name == "expire" and ttl_ms > 0
+                self.states.append(others | ({here: (held[here], self.time.wall_ms + ttl_ms)} if is_kept else {}))
         elif name == "get":
-            assert (reply.payload if reply.status == opbatch.VALUE else None) == self.state.get(here)
+            assert (reply.payload if reply.status == opbatch.VALUE else None) == held.get(here)
         elif name == "exists":
-            assert (reply.status == opbatch.DONE) == (here in self.state)
-        elif name == "count":
-            assert number == len(held)
-        elif name == "clear":
-            assert number == len(held)
-            self.states.append({k: v for k, v in self.state.items() if k[0] != keyspace})
+            assert (reply.status == opbatch.DONE) == (here in held)
+        elif name in ("count", "clear"):
+            self._expect_number(int.from_bytes(reply.payload, "little"), here[0])
+            if name == "clear":
+                self.states.append({k: v for k, v in self.state.items() if k[0] != here[0]})
+
+    def _expect_number(self, number: int, keyspace: int) -> None:
+        assert len(self._visible(self.state, keyspace)) <= number <= sum(space == keyspace for space, _ in self.state)
 
     # ---- jobs ----
 
@@ -175,6 +196,16 @@ class ShardMachine(RuleBasedStateMachine):
             self.driven.store.maintain(self.clock_s)
             self.work(1)
             self.sync()
+
+    @rule()
+    def compact(self) -> None:
+        """Ask for it; maintenance does it."""
+        (reply,) = self.driven.replies(operation(wire.OP_COMPACT))
+        assert reply.status == opbatch.NUMBER or self.driven.store.is_read_only
+
+    @rule(ms=st.sampled_from([1, 999, 1000, 60_000]))
+    def pass_time(self, ms: int) -> None:
+        self.time.pass_by(ms)
 
     @rule()
     def leave_a_job_under_way(self) -> None:
@@ -252,6 +283,7 @@ class ShardMachine(RuleBasedStateMachine):
         shutil.rmtree(before)
         self.disk = FaultyDisk(forgets=False)
         self.driven = unopened(after / "shard", self.options, self.disk)
+        self.driven.clock = self.time.clock
         self.driven.open()
         if self.driven.store._engine.suspect_lsn:
             self._look_behind_a_hole()
@@ -262,7 +294,7 @@ class ShardMachine(RuleBasedStateMachine):
 
     def _look_behind_a_hole(self) -> None:
         """What is answered is the state at the last LSN that survived; then the example begins anew."""
-        state = self.states[self.driven.store.lsn]
+        state = self._visible(self.states[self.driven.store.lsn])
         assert self.driven.store.lsn >= self.acknowledged
         for keyspace in set(KEYSPACES):
             for key, answer in self.driven.answers(KEYS, keyspace).items():
@@ -270,16 +302,16 @@ class ShardMachine(RuleBasedStateMachine):
         self.driven.kill()
         self.states, self.acknowledged, self.parked = [{}], 0, []
         self.cuts += 1
-        self.driven = Driven(self.root / str(self.cuts) / "shard", self.options, self.disk)
+        self.driven = Driven(self.root / str(self.cuts) / "shard", self.options, self.disk, clock=self.time.clock)
 
     def _begin_again(self) -> None:
         self.parked = []
         self.acknowledged = self.driven.store.lsn
         assert self.driven.store.durable_lsn == self.driven.store.lsn == len(self.states) - 1
         for keyspace in set(KEYSPACES):
-            held = {k: v for (space, k), v in self.state.items() if space == keyspace}
+            held = {key: value for (_, key), value in self._visible(self.state, keyspace).items()}
             assert self.driven.items(keyspace=keyspace) == held
-            assert self.driven.count(keyspace) == len(held)
+            self._expect_number(self.driven.count(keyspace), keyspace)
 
     @invariant()
     def figures_are_those_of_the_records(self) -> None:
@@ -287,9 +319,11 @@ class ShardMachine(RuleBasedStateMachine):
             return
         stats = self.driven.store.stats()
         if not self.driven.store.is_read_only and stats["keys"] == len(self.state):
-            live = sum((24 + len(key) + len(value) + 7) // 8 * 8 for (_, key), value in self.state.items())
-            assert stats["live_bytes"] == live
-        assert stats["keys"] == len(self.state)
+            assert stats["live_bytes"] == sum(
+                (24 + 8 * (expiry > 0) + len(key) + len(value) + 7) // 8 * 8
+                for (_, key), (value, expiry) in self.state.items()
+            )
+        assert len(self._visible(self.state)) <= stats["keys"] <= len(self.state)
 
 
 def run(examples: int, steps: int) -> None:
