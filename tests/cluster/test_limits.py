@@ -152,7 +152,7 @@ def test_nothing_is_served_before_the_hello_and_no_unknown_version(daemon: Daemo
         assert wire.receive()[1] == PROTOCOL_ERROR
         assert wire.is_closed_by_peer()
     with Wire(daemon.url, hello=False) as wire:
-        assert wire.call(HELLO, {"protocol": 99, "client": "from the future"})["protocol"] == 1
+        assert wire.call(HELLO, {"protocol": 99, "client": "from the future"})["protocol"] == 2
     with Wire(daemon.url, hello=False) as wire:
         wire.sock.sendall(LENGTH.pack(5_000) + b"\x94" + b"x" * 200)
         assert wire.is_closed_by_peer(), "a frame of 5,000 bytes was awaited before the hello"
