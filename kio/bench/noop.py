@@ -35,6 +35,9 @@ _CRLF: Final = b"\r\n"
 #: Patterns of command shapes that are remembered.
 _SHAPES_MAX: Final = 64
 
+#: A delayed reply is waited for awake for longer than the generator waits: a late one would be read as its error.
+_SPIN_NS: Final = 300_000
+
 
 class Responder(Protocol):
     """The server's end of one connection, without the connection."""
@@ -260,7 +263,7 @@ class NoopServer:
             events = self._epoll.poll(0)
             if events:
                 return events
-            sleep_precisely(self._epoll, left_ns)
+            sleep_precisely(self._epoll, left_ns, _SPIN_NS)
         return self._epoll.poll()
 
     def _accept(self) -> None:

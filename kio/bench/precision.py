@@ -16,7 +16,7 @@ def wake_on_time() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
 
 
-def sleep_precisely(epoll: select.epoll, wait_ns: int) -> None:
-    """Sleep until `epoll` has events, or until SPIN_NS before `wait_ns` are over; return at once where that is less."""
-    if wait_ns > SPIN_NS:
-        select.select([epoll], [], [], (wait_ns - SPIN_NS) / 1e9)
+def sleep_precisely(epoll: select.epoll, wait_ns: int, spin_ns: int = SPIN_NS) -> None:
+    """Sleep until `epoll` has events, or until `spin_ns` before `wait_ns` are over; at once if less is left."""
+    if wait_ns > spin_ns:
+        select.select([epoll], [], [], (wait_ns - spin_ns) / 1e9)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import psutil
@@ -10,7 +12,7 @@ import pytest
 
 T = TypeVar("T")
 
-ATTEMPTS = 5
+ATTEMPTS = 12
 #: Others use less than this much of all cores, in percent.
 BUSY_PERCENT_MAX = 5.0
 LOOK_S = 1.0
@@ -35,3 +37,20 @@ def measured_in_quiet(measure: Callable[[], T], is_right: Callable[[T], bool]) -
     if not wrong:
         pytest.skip("other processes kept the cores busy, before or after every attempt")
     pytest.fail(f"wrong on idle cores {len(wrong)} times, at last {wrong[-1]}")
+
+
+@contextmanager
+def cores_apart(server: int) -> Iterator[None]:
+    """The process `server` on one core, this one and the children that it starts on another.
+
+    Both wait awake for what is due: on one core, where a wake-up may put them, each makes the other late.
+    """
+    cores = os.sched_getaffinity(0)
+    if len(cores) < 2:
+        pytest.skip("needs two cores")
+    os.sched_setaffinity(server, {min(cores)})
+    os.sched_setaffinity(0, {max(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
