@@ -25,7 +25,4 @@ def url(daemon: Daemon) -> str:
 
 
 class TestOperationsOnARealDaemon(OperationSuite, ShardedSuite):
-    # The shards do not execute atomic batches yet.
-    test_an_atomic_batch_is_applied_whole = None
-    test_an_atomic_batch_whose_condition_does_not_hold_is_not_applied_at_all = None
-    test_an_atomic_batch_with_an_error_is_not_applied_at_all = None
+    """Every operation of the suites, asked of a daemon of two workers."""
