@@ -7,7 +7,6 @@ Errors of fsync and close are never retried: the caller decides, knowing that a 
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -21,8 +20,6 @@ from kio.segments._mapping import Mapping
 #: What the file system answers when it cannot reserve blocks ahead; the file is then sparse.
 _NO_ALLOCATE: Final = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _WRITE_BYTES: Final = 8 << 20
-_AT_FDCWD: Final = -100
-_RENAME_EXCHANGE: Final = 2
 
 
 class Disk:
@@ -131,14 +128,6 @@ class Disk:
         """Give a file a second name on the same file system; durable after sync_directory of the target's."""
         os.link(source, target, follow_symlinks=False)
 
-    def exchange(self, one: Path, other: Path) -> None:
-        """Let two names change places at one moment; durable after sync_directory of their parents.
-
-        Raises:
-            OSError: ENOSYS or EINVAL where kernel or file system cannot.
-        """
-        _exchange(one, other)
-
     def unlink(self, path: Path) -> None:
         """Remove a name; durable after sync_directory."""
         os.unlink(path)
@@ -224,16 +213,6 @@ class UnchangingDisk(Disk):
 
     def unlink(self, path: Path) -> None:
         """Nothing."""
-
-
-def _exchange(one: Path, other: Path) -> None:
-    try:
-        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
-    except AttributeError:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
-    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE)) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(one), None, str(other))
 
 
 class FileLock:
