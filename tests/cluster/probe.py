@@ -89,10 +89,13 @@ class Probe:
         return any(a.code == OK and a.began >= moment for a in self.answers[-200:])
 
     def recovered_after(self, moment: float, limit_s: float) -> float:
-        """Wait for the first good answer that follows the last failure after `moment`; seconds from `moment`, 0 if none
-        failed.
+        """Wait for a good answer to a probe begun after this call; then the seconds from `moment` to the first good answer
+        that followed the last failure since, 0 if none failed.
+
+        To be called when the fault has struck: an answer under way at `moment` itself says nothing.
         """
-        wait_until(lambda: self.answered_since(time.monotonic() - 0.5) and not self._is_failing(), limit_s, "the shard")
+        struck = time.monotonic()
+        wait_until(lambda: self.answered_since(struck) and not self._is_failing(), limit_s, "the shard")
         failures = self.failures(moment)
         if not failures:
             return 0.0
