@@ -1,4 +1,5 @@
-"""A shard against a plain model: operations, time, maintenance, disk faults, restarts, kills, power cuts in any order.
+"""A shard against a plain model: operations, time, maintenance, backups, disk faults, restarts, kills and power cuts in
+any order.
 
 The model is the list of states after each record, by LSN. What a restart finds must be one of them:
     clean stop, kill           the last one
@@ -6,6 +7,7 @@ The model is the list of states after each record, by LSN. What a restart finds 
     power cut, otherwise       any, so there is no hole: a prefix of the order
 A power cut may leave later writes of an active segment without earlier ones. Such a hole cannot be told from rot: it is
 answered Corrupt where it may matter, and otherwise with the state at the last LSN that survived, never with another.
+A backup is the state at the moment when it was asked for.
 A key whose time has come is not there; until the sweeper has taken it, it may still be counted.
 """
 
@@ -18,6 +20,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import msgpack
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -33,9 +36,24 @@ from hypothesis.stateful import (
 from kio import opbatch, wire
 from kio.errors import Corrupt, DiskFull, KioError, ShardReadOnly
 from kio.opbatch import Operation
+from kio.segments.backup import take_backup
+from kio.segments.identity import NAME, shard_path, write
 from kio.segments.options import StoreOptions
+from kio.segments.restore import restore
 from tests.segments.faulty_disk import FaultyDisk
-from tests.segments.support import Driven, Time, delete, get, hash_of, key_of_hash, operation, put, replies_of, unopened
+from tests.segments.support import (
+    IDENTITY,
+    Driven,
+    Time,
+    delete,
+    get,
+    hash_of,
+    key_of_hash,
+    operation,
+    put,
+    replies_of,
+    unopened,
+)
 
 #: (keyspace, key) -> value and expiry; 0 is none.
 State = dict[tuple[int, bytes], tuple[bytes, int]]
@@ -69,13 +87,14 @@ class ShardMachine(RuleBasedStateMachine):
         self.parked: list[tuple[int, int]] = []
         self.cuts = 0
         self.clock_s = 1e9
+        self.backed_up = Path()
 
     @initialize(
         sync=st.sampled_from(["always", "interval", "os"]), segment_bytes=st.sampled_from([400, 1024, 4096]),
     )  # fmt: skip
     def start(self, sync: str, segment_bytes: int) -> None:
         self.options = StoreOptions(segment_bytes=segment_bytes, open_segments=3, sync=sync, checkpoint_interval_s=1.0)
-        self.driven = Driven(self.root / "0" / "shard", self.options, self.disk, clock=self.time.clock)
+        self.driven = Driven(shard_path(self.root / "0", 0), self.options, self.disk, clock=self.time.clock)
 
     def teardown(self) -> None:
         self.disk.heal()
@@ -203,6 +222,25 @@ class ShardMachine(RuleBasedStateMachine):
         (reply,) = self.driven.replies(operation(wire.OP_COMPACT))
         assert reply.status == opbatch.NUMBER or self.driven.store.is_read_only
 
+    @precondition(lambda self: not self.driven.store.is_read_only)
+    @rule()
+    def back_up(self) -> None:
+        """What is restored from it is the state as it is now, and the shard goes on as if nothing had been."""
+        data, target, new = self.driven.path.parent, self.root / "backup", self.root / "restored"
+        if not (data / NAME).exists():
+            write(data, IDENTITY)
+        if target.exists() and self.driven.path.parent != self.backed_up:
+            shutil.rmtree(target)  # it was of a directory that a power cut has ended
+        self.backed_up = data
+        take_backup(data, target, lambda: [msgpack.unpackb(self.driven.one(operation(wire.OP_SEAL)).payload)])
+        restore(target, new)
+        restored = Driven(shard_path(new, 0), self.options, clock=self.time.clock)
+        for keyspace in set(KEYSPACES):
+            held = {key: value for (_, key), value in self._visible(self.state, keyspace).items()}
+            assert restored.items(keyspace=keyspace) == held
+        restored.kill()
+        shutil.rmtree(new)
+
     @rule(ms=st.sampled_from([1, 999, 1000, 60_000]))
     def pass_time(self, ms: int) -> None:
         self.time.pass_by(ms)
@@ -282,7 +320,7 @@ class ShardMachine(RuleBasedStateMachine):
         self.disk.power_cut(before, after, random.Random(seed), in_order=in_order)
         shutil.rmtree(before)
         self.disk = FaultyDisk(forgets=False)
-        self.driven = unopened(after / "shard", self.options, self.disk)
+        self.driven = unopened(shard_path(after, 0), self.options, self.disk)
         self.driven.clock = self.time.clock
         self.driven.open()
         if self.driven.store._engine.suspect_lsn:
@@ -302,7 +340,7 @@ class ShardMachine(RuleBasedStateMachine):
         self.driven.kill()
         self.states, self.acknowledged, self.parked = [{}], 0, []
         self.cuts += 1
-        self.driven = Driven(self.root / str(self.cuts) / "shard", self.options, self.disk, clock=self.time.clock)
+        self.driven = Driven(shard_path(self.root / str(self.cuts), 0), self.options, self.disk, clock=self.time.clock)
 
     def _begin_again(self) -> None:
         self.parked = []
@@ -346,4 +384,4 @@ def test_a_shard_is_its_model_through_failures_kills_and_power_cuts() -> None:
 @pytest.mark.stress
 @pytest.mark.timeout(7200)
 def test_a_shard_is_its_model_for_long() -> None:
-    run(8000 if os.environ.get("FULL") else 800, 60)
+    run(10_000 if os.environ.get("FULL") else 800, 60)
