@@ -15,15 +15,18 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Final, Self
 
 import kio
 from tests.cluster.daemon import ROOT, Daemon, environment, wait_until
 from tests.cluster.oracle import Verdict, read_journals
-from tests.cluster.writer import TIMEOUT_S
+from tests.cluster.writer import FADES_S, TIMEOUT_S
 
 KEYS_EACH: Final = 40
+#: So long after the last write everything that fades has gone: its time, and some for the clock and the sweeper.
+FADED_S: Final = FADES_S + 1.5
 
 
 class Load:
@@ -46,6 +49,7 @@ class Load:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._offsets = [0] * clients
         self._acks = [0] * clients
+        self._stopped_at = 0.0
 
     def __enter__(self) -> Self:
         for number, journal in enumerate(self.journals):
@@ -61,7 +65,6 @@ class Load:
                         stderr=stderr,
                     )
                 )
-        wait_until(lambda: all(map(Path.exists, self.journals)), 20, "the writers to begin")
         wait_until(lambda: all(map(Path.exists, self.journals)), 20, "the writers to begin")
         return self
 
@@ -84,6 +87,7 @@ class Load:
         for process, journal in zip(self._processes, self.journals, strict=True):
             code = process.wait(TIMEOUT_S * 3)
             assert code == 0, f"a writer exited {code}: {Path(f'{journal}.stderr').read_text()[-2000:]}"
+        self._stopped_at = time.monotonic()
 
     def acks(self) -> int:
         """Acknowledged writes until now, of all clients."""
@@ -111,12 +115,13 @@ class Load:
     def verdict(self, url: str) -> Verdict:
         """What the journals say, compared with everything that the daemon at `url` holds, read in two ways."""
         verdict = read_journals(self.journals)
+        time.sleep(max(0.0, self._stopped_at + FADED_S - time.monotonic()))
         with kio.connect(url, timeout=TIMEOUT_S) as db:
             asked = db.get_many(list(verdict.states))
             scanned = dict(db.items())
             counted = db.count()
-        verdict.judge(asked)
-        verdict.judge(scanned)
+        verdict.judge(asked, has_faded=True)
+        verdict.judge(scanned, has_faded=True)
         if counted != len(scanned):
             verdict.violations.append(f"count says {counted} keys, a scan finds {len(scanned)}")
         return verdict

@@ -7,6 +7,7 @@ read may return follows from the journal alone:
     acked          the client has read the positive reply: this outcome holds until a later operation
     unknown        no reply, or one that says "maybe applied": either outcome, but only one, for ever
     refused        the reply says that nothing was applied: this version is never seen
+    fading         set with a short time to live: there or gone, but never there again, and gone in the end
 
 An unknown write never overtakes a later acknowledged one of the same client, since both travel in order; the one
 exception is a write whose deadline passed, which may still wait behind a process that stood still: it stays possible
@@ -73,18 +74,28 @@ class KeyState:
     late: set[int] = field(default_factory=set)
     #: version -> its outcome, of operations sent and not yet answered.
     pending: dict[int, int] = field(default_factory=dict)
+    #: Versions with a short time to live.
+    fading: set[int] = field(default_factory=set)
     acked: int = 0
 
-    def begin(self, version: int, is_delete: bool) -> None:
+    def begin(self, version: int, is_delete: bool, *, fades: bool = False) -> None:
         self.pending[version] = ABSENT if is_delete else version
+        if fades:
+            self.fading.add(version)
 
     def ack(self, version: int) -> None:
-        self.possible = {self.pending.pop(version)} | self.late
+        self.possible = self._becomes(self.pending.pop(version))
         self.acked = version
+
+    def _becomes(self, outcome: int) -> set[int]:
+        """What the key may hold from now on, given that it has come to this."""
+        return {outcome} | self.late | ({ABSENT} if outcome in self.fading else set())
 
     def unknown(self, version: int, code: int) -> None:
         outcome = self.pending.pop(version)
         self.possible.add(outcome)
+        if outcome in self.fading:
+            self.possible.add(ABSENT)
         if code in LATE_CODES:
             self.late.add(outcome)
 
@@ -100,7 +111,7 @@ class KeyState:
         """Take over what a read returned; the violation in words where it must not have returned that."""
         if outcome not in self.possible:
             return self._explain(outcome)
-        self.possible = {outcome} | self.late
+        self.possible = self._becomes(outcome)
         if outcome != ABSENT:
             self.late.discard(outcome)
         return None
@@ -151,10 +162,11 @@ class Journal:
     def state(self, key: bytes) -> KeyState:
         return self.states.setdefault(key, KeyState())
 
-    def begin(self, versions: Mapping[bytes, int], is_delete: bool) -> None:
+    def begin(self, versions: Mapping[bytes, int], is_delete: bool, *, fades: bool = False) -> None:
         for key, version in versions.items():
-            self.state(key).begin(version, is_delete)
-        self._write(f"{'D' if is_delete else 'S'}\t{key.decode()}\t{version}" for key, version in versions.items())
+            self.state(key).begin(version, is_delete, fades=fades)
+        letter = "D" if is_delete else "F" if fades else "S"
+        self._write(f"{letter}\t{key.decode()}\t{version}" for key, version in versions.items())
 
     def ack(self, versions: Mapping[bytes, int]) -> None:
         for key, version in versions.items():
@@ -218,11 +230,18 @@ class Verdict:
     unknown: int = 0
     refused: int = 0
 
-    def judge(self, contents: Mapping[bytes, bytes]) -> None:
-        """Compare with everything that the store holds: all keys, no more and no less."""
+    def judge(self, contents: Mapping[bytes, bytes], *, has_faded: bool = False) -> None:
+        """Compare with everything that the store holds: all keys, no more and no less.
+
+        Args:
+            has_faded: the time of whatever fades is over.
+        """
         for key, state in self.states.items():
             try:
-                violation = state.observe(version_of(key, contents.get(key)))
+                outcome = version_of(key, contents.get(key))
+                violation = state.observe(outcome)
+                if violation is None and has_faded and outcome in state.fading:
+                    violation = f"its time is over and it is there: version {outcome}"
             except WrongValueError as error:
                 violation = str(error)
             if violation is not None:
@@ -255,8 +274,8 @@ def _replay(verdict: Verdict, letter: str, name: str, number: str, code: str = "
     key, version = name.encode(), int(number)
     state = verdict.states.setdefault(key, KeyState())
     match letter:
-        case "S" | "D":
-            state.begin(version, letter == "D")
+        case "S" | "D" | "F":
+            state.begin(version, letter == "D", fades=letter == "F")
         case "A":
             state.ack(version)
             verdict.acked += 1

@@ -89,8 +89,8 @@ class Probe:
         return any(a.code == OK and a.began >= moment for a in self.answers[-200:])
 
     def recovered_after(self, moment: float, limit_s: float) -> float:
-        """Wait for a good answer to a probe begun after this call; then the seconds from `moment` to the first good answer
-        that followed the last failure since, 0 if none failed.
+        """Wait for a good answer to a probe begun after this call; then the seconds from `moment` to the first good
+        answer that followed the last failure since, 0 if none failed.
 
         To be called when the fault has struck: an answer under way at `moment` itself says nothing.
         """

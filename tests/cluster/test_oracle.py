@@ -152,3 +152,38 @@ def test_what_a_reader_saw_going_back_is_among_the_violations(tmp_path: Path) ->
     j.watch(b"c1:k1", make_value(b"c1:k1", 2))
     j.watch(b"c1:k1", make_value(b"c1:k1", 1))
     assert "went back" in violations(tmp_path, {})[0]
+
+
+def fades(j: Journal, version: int) -> None:
+    j.begin({KEY: version}, is_delete=False, fades=True)
+    j.ack({KEY: version})
+
+
+def test_what_fades_is_there_or_gone_and_neither_is_a_violation(tmp_path: Path) -> None:
+    j = journal(tmp_path)
+    fades(j, 1)
+    j.observe(KEY, make_value(KEY, 1))
+    assert violations(tmp_path, {KEY: make_value(KEY, 1)}) == []
+    assert violations(tmp_path, {}) == []
+
+
+def test_what_has_faded_and_is_back_again_is_seen(tmp_path: Path) -> None:
+    j = journal(tmp_path)
+    fades(j, 1)
+    j.observe(KEY, None)
+    assert "back again" in violations(tmp_path, {KEY: make_value(KEY, 1)})[0]
+
+
+def test_an_older_value_behind_what_has_faded_is_seen(tmp_path: Path) -> None:
+    j = journal(tmp_path)
+    sets(j, 1)
+    fades(j, 2)
+    assert "older" in violations(tmp_path, {KEY: make_value(KEY, 1)})[0]
+
+
+def test_what_is_there_after_its_time_is_seen(tmp_path: Path) -> None:
+    j = journal(tmp_path)
+    fades(j, 1)
+    verdict = read_journals([tmp_path / "writer-0"])
+    verdict.judge({KEY: make_value(KEY, 1)}, has_faded=True)
+    assert "its time is over" in verdict.violations[0]

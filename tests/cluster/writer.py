@@ -1,11 +1,11 @@
 """A load generator: one process, one client, its own keys, one journal (oracle.py).
 
 Run as `python -m tests.cluster.writer URL JOURNAL NUMBER CLIENTS KEYS SEED`. It sets, deletes and reads its keys one
-after the other and in batches until SIGTERM, then finishes what it has begun and exits 0. After every failed operation
-all its keys are read and judged: that is when a store that lost something shows it. An exception that is no KioError
-is a violation: the client promises none. Writers with an odd number ask once, the others let the client retry, so that
-both what a retry makes of an outage and what is told without one are judged. Each also watches the keys of its
-neighbour: what it sees there never goes back.
+after the other and in batches, some for a time, until SIGTERM, then finishes what it has begun and exits 0. After every
+failed operation all its keys are read and judged: that is when a store that lost something shows it. An exception that
+is no KioError is a violation: the client promises none. Writers with an odd number ask once, the others let the client
+retry, so that both what a retry makes of an outage and what is told without one are judged. Each also watches the keys
+of its neighbour: what it sees there never goes back.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from tests.cluster.oracle import Journal, make_value
 TIMEOUT_S = 8.0
 #: After a read that failed, so that an outage does not fill the journal.
 PAUSE_S = 0.02
+#: How long a key lives that is to be gone soon, and one that must outlive the test.
+FADES_S = 0.3
+STAYS_S = 86_400.0
 
 
 class Writer:
@@ -56,10 +59,15 @@ class Writer:
                 time.sleep(PAUSE_S)
 
     def step(self, db: Client) -> None:
-        kind = self.dice.choices(("set", "delete", "set_many", "get", "watch", "get_many"), (50, 15, 10, 15, 10, 5))[0]
+        names = ("set", "set for", "fade", "delete", "set_many", "get", "watch", "get_many")
+        kind = self.dice.choices(names, (40, 5, 8, 15, 10, 15, 10, 5))[0]
         match kind:
             case "set":
                 self.write(db, self.dice.sample(self.keys, 1), is_delete=False)
+            case "set for":
+                self.write(db, self.dice.sample(self.keys, 1), is_delete=False, ttl=STAYS_S)
+            case "fade":
+                self.write(db, self.dice.sample(self.keys, 1), is_delete=False, ttl=FADES_S)
             case "delete":
                 self.write(db, self.dice.sample(self.keys, 1), is_delete=True)
             case "set_many":
@@ -73,15 +81,15 @@ class Writer:
             case _:
                 self.audit(db)
 
-    def write(self, db: Client, keys: list[bytes], is_delete: bool) -> None:
+    def write(self, db: Client, keys: list[bytes], is_delete: bool, ttl: float | None = None) -> None:
         versions = {key: self.versions[key] + 1 for key in keys}
         self.versions.update(versions)
-        self.journal.begin(versions, is_delete)
+        self.journal.begin(versions, is_delete, fades=ttl == FADES_S)
         try:
             if is_delete:
                 db.delete(keys[0])
             elif len(keys) == 1:
-                db.set(keys[0], make_value(keys[0], versions[keys[0]]))
+                db.set(keys[0], make_value(keys[0], versions[keys[0]]), ttl=ttl)
             else:
                 db.set_many({key: make_value(key, version) for key, version in versions.items()})
         except PartialFailure as partial:
