@@ -41,9 +41,9 @@ def available() -> dict[str, Callable[[Path], AbstractContextManager[Server]]]:
 
 
 @contextmanager
-def kio_daemon(directory: Path) -> Iterator[Server]:
-    """A kio of 2 workers."""
-    with _running([sys.executable, "-m", "kio", "serve", *KIO_FLAGS.split()], directory) as process:
+def kio_daemon(directory: Path, *flags: str) -> Iterator[Server]:
+    """A kio of 2 workers; `flags` are further ones of `kio serve`, and win."""
+    with _running([sys.executable, "-m", "kio", "serve", *KIO_FLAGS.split(), *flags], directory) as process:
         announced = directory / "data" / "run" / "daemon.json"
         _await(announced.exists, process, "kio serve")
         ports = json.loads(announced.read_text())
