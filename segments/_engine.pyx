@@ -143,6 +143,11 @@ cdef class Engine:
         self.lsn = self.commit_lsn = lsn
         self.durable_lsn = durable_lsn
 
+    def serve_durable_only(self):
+        """Nothing will become durable any more: serve what is, and let no reply wait for the rest."""
+        self.served_lsn_max = self.durable_lsn
+        self.parks = False
+
     def set_keys(self, counts):
         """Take over the number of keys in each of the 256 keyspaces, as recovery counted them."""
         for i in range(256):

@@ -98,6 +98,11 @@ class SegmentChain:
         return bool(self._running)
 
     @property
+    def is_syncing(self) -> bool:
+        """Whether a sync is under way."""
+        return SyncJob.kind in self._running
+
+    @property
     def slots_used(self) -> int:
         """No slot above it was ever given to a segment."""
         return self._slots_used

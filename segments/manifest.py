@@ -312,6 +312,11 @@ class Manifest:
         """Whether it takes no more edits, and the last one may or may not be on disk."""
         return self._failure is not None
 
+    @property
+    def failure(self) -> str:
+        """Why it takes no more edits; empty while it does."""
+        return "" if self._failure is None else f"the manifest could not be written: {self._failure}"
+
     def close(self) -> None:
         """Close the descriptor; every edit is durable already."""
         if self._fd >= 0:

@@ -7,7 +7,7 @@ Invariants:
   * when `execute` returns, every write it acknowledged stands in the page cache: a killed process loses none;
   * a write that the disk refuses leaves no trace in KeyDir or log; its batch is executed again with writes refused;
   * after a failed sync, or a failed write that cannot be taken back, the store is read-only until it is opened anew,
-    and what was not durable is not served.
+    and what was not durable is not served; a manifest that takes no more edits makes it read-only too.
 Crash: recovery.py says what each moment leaves.
 """
 
@@ -253,6 +253,12 @@ class Store:
             self._read_only_reason = reason
             self._log.error("read-only", reason=reason, lsn=self.lsn, durable_lsn=self.durable_lsn, run="kio status")
         self._refuse_read_only()
+        self._end_parking()
+
+    def _end_parking(self) -> None:
+        """Behind the last sync of a read-only shard no reply waits: what it did not cover is not served."""
+        if self._options.sync == "always" and not self._chain.is_syncing:
+            self._engine.serve_durable_only()
 
     def _refuse_read_only(self, flag: int = 0) -> None:
         reason = self._read_only_reason
@@ -266,7 +272,9 @@ class Store:
         try:
             self._chain.rotate(record_bytes)
         except OSError as error:
-            self._refuse_after(error)
+            self._note(self._manifest.failure or None)
+            if not self._read_only_reason:
+                self._refuse_after(error)
 
     # ---- jobs ----
 
@@ -295,7 +303,10 @@ class Store:
 
     def finish(self, job: Job) -> None:
         """Take over the outcome of a job that has run. A second call for the same job changes nothing."""
-        self._note(self._chain.finish(job))
+        # A manifest whose last edit may or may not be on disk takes no other: nothing can be sealed or begun any more.
+        self._note(self._chain.finish(job) or self._manifest.failure or None)
+        if self._read_only_reason:
+            self._end_parking()
         self._maintenance.finish(job)
         self._sweeper.finish(job)
 

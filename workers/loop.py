@@ -188,6 +188,8 @@ class WorkerLoop:
                 continue
             if replies:
                 pipes.send(replies)
+            if shard.gives_up:
+                self._send(shard.release())
             bytes_left -= len(batch)
             if bytes_left <= 0:
                 return

@@ -152,6 +152,15 @@ class Shard:
         self._store.finish(job)
         yield from self._release()
 
+    @property
+    def gives_up(self) -> bool:
+        """Whether replies are parked and no sync will come for them: see `release`."""
+        return bool(self._parked) and self._store.is_read_only and not self._is_sync_under_way
+
+    def release(self) -> Iterator[bytes]:
+        """The parked replies that may leave now; all of them, as errors, where they wait for what will never be."""
+        return self._release()
+
     def forget_parked(self) -> None:
         """Drop the parked replies: the router that waited for them is gone."""
         self._parked.clear()
@@ -209,6 +218,7 @@ class FailedShard:
     """A shard whose store did not open: every operation gets the error that kept it from opening."""
 
     is_idle: Final = True
+    gives_up: Final = False
     state: Final = "failed"
 
     def __init__(self, shard: int, error: KioError) -> None:
@@ -234,6 +244,10 @@ class FailedShard:
 
     def finish(self, job: Job) -> Iterator[bytes]:
         """Nothing: it has no jobs."""
+        yield from ()
+
+    def release(self) -> Iterator[bytes]:
+        """Nothing is parked."""
         yield from ()
 
     def forget_parked(self) -> None:

@@ -113,7 +113,8 @@ def test_a_failed_sync_makes_the_shard_read_only_until_the_operator_acts(sync: s
         assert wire.request(SET, 0, b"later", b"3")[0] == SHARD_READ_ONLY
         assert wire.request(DELETE, 0, b"old")[0] == SHARD_READ_ONLY
         assert wire.call(GET, 0, b"old") == b"1"
-        assert daemon.shard_stats()[0]["reason"]
+        stats = daemon.shard_stats()[0]
+        assert (stats["durable_lsn"], "a sync failed" in stats["reason"]) == (1, True)
         assert daemon.http_get("/readyz")[0] == 503
         os.kill(daemon.worker_pid(0), 9)
         wait_until(lambda: wire.request(GET, 0, b"old")[:2] == [OK, b"1"], 10, "the worker to serve again", 0.05)

@@ -11,13 +11,9 @@ acknowledged, with "interval" everything that was acknowledged an interval and 1
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,6 +22,7 @@ from tests.cluster.conftest import Chance
 from tests.cluster.daemon import FULL, Daemon, run_cli, wait_until
 from tests.cluster.probe import shard_tags
 from tests.cluster.rawwire import COUNT, DELETE_MANY, Wire
+from tests.crash.loop_mounts import make_image, mounted, needs_mounts
 from tests.crash.numbered import Numbered, count_prefix
 
 CUTS = 100 if FULL else 5
@@ -39,34 +36,7 @@ FLAGS = ["--segment-mib", "1"]
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
-def _why_not() -> str:
-    if os.geteuid() != 0:
-        return "needs root, to mount file systems"
-    for tool in ("mkfs.ext4", "mount", "unshare"):
-        if shutil.which(tool) is None:
-            return f"needs {tool}"
-    probe = subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False)
-    return (
-        ""
-        if probe.returncode == 0 and Path("/dev/loop-control").exists()
-        else "needs mount namespaces and loop devices"
-    )
-
-
-pytestmark = [pytest.mark.stress, pytest.mark.skipif(bool(_why_not()), reason=_why_not())]
-
-
-@contextmanager
-def mounted(image: Path, at: Path, options: str = "loop") -> Iterator[Path]:
-    """The file system in `image`, as long as the block runs."""
-    at.mkdir(exist_ok=True)
-    done = subprocess.run(["mount", "-o", options, image, at], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"cannot mount a loop device here: {done.stderr.strip()}")
-    try:
-        yield at
-    finally:
-        subprocess.run(["umount", at], check=True)
+pytestmark = [pytest.mark.stress, needs_mounts]
 
 
 def another_boot(home: Path) -> list[str]:
@@ -116,7 +86,7 @@ class Cuts:
 
     def _recover(self, copy: Path, writers: list[Numbered], floors: list[int]) -> list[int]:
         repeat = self.chance.repeat
-        with mounted(copy, self.home / "cut") as directory:
+        with mounted(copy, self.home / "cut", "-o", "loop") as directory:
             with Daemon(
                 directory / "data", sync=self.daemon.sync, wrapper=another_boot(self.home), flags=FLAGS
             ) as other:
@@ -143,12 +113,9 @@ class Cuts:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("sync", ["always", "interval", "os"])
 def test_a_power_cut_leaves_a_prefix_and_what_was_promised(sync: str, tmp_path: Path, chance: Chance) -> None:
-    image = tmp_path / "image"
-    with image.open("wb") as file:
-        file.truncate(IMAGE_BYTES)
-    subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", image], check=True)
+    image = make_image(tmp_path / "image", IMAGE_BYTES)
     with (
-        mounted(image, tmp_path / "live", "loop,commit=60") as directory,
+        mounted(image, tmp_path / "live", "-o", "loop,commit=60") as directory,
         Daemon(directory / "data", sync=sync, flags=FLAGS) as daemon,
     ):
         cuts = Cuts(daemon, image, tmp_path, chance)

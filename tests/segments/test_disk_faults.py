@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 from pathlib import Path
 
@@ -235,6 +236,60 @@ def test_a_write_error_makes_the_shard_read_only_and_reads_go_on(driven: Driven,
     driven.store.close()
     driven.open()
     assert driven.items() == {b"a": b"1"}
+    driven.put(b"b", b"2")
+
+
+@pytest.mark.parametrize("kind", ["sync_data", "write"])
+def test_a_read_only_shard_answers_what_is_durable_and_lets_nothing_wait(
+    tmp_path: Path, disk: FaultyDisk, kind: str
+) -> None:
+    driven = Driven(tmp_path / "shard", StoreOptions(segment_bytes=64 * 1024, sync="always"), disk)
+    driven.put(b"a", b"1")
+    driven.sync()
+    driven.put(b"b", b"2")
+    disk.fail(kind, error=errno.EIO)
+    driven.execute(put(b"c", b"3"))
+    driven.sync()
+    assert driven.store.is_read_only
+    executed = driven.execute(
+        get(b"a"), get(b"b"), get(b"c"), get(b"never"), operation(wire.OP_STATS), operation(wire.OP_COUNT)
+    )
+    assert executed.parked == b""
+    replies = opbatch.decode_replies(executed.replies)
+    assert [reply.index for reply in replies] == [0, 1, 2, 3, 4, 5]
+    assert replies[0].payload == b"1"
+    if kind == "sync_data":
+        assert isinstance(replies[1].error(), ShardReadOnly)
+    assert not replies[4].error()
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
+def test_a_manifest_that_takes_no_more_edits_makes_the_shard_read_only_and_says_so(tmp_path: Path, error: int) -> None:
+    class ManifestDisk(FaultyDisk):
+        """Fails every sync of the manifest's edits once it is told to."""
+
+        is_failing = False
+
+        def sync_data(self, fd: int) -> None:
+            if self.is_failing and self.is_name_of(tmp_path / "shard" / "MANIFEST", fd):
+                raise OSError(error, os.strerror(error))
+            super().sync_data(fd)
+
+    disk = ManifestDisk()
+    driven = Driven(tmp_path / "shard", SMALL, disk)
+    driven.put(b"a", b"1")
+    disk.is_failing = True
+    for i in range(40):
+        if errors_of(driven, put(b"k%d" % i, b"v" * 60)) != [None]:
+            break
+        driven.run_jobs()
+    assert errors_of(driven, put(b"b", b"2"), delete(b"a"), get(b"a")) == [ShardReadOnly, ShardReadOnly, None]
+    stats = driven.store.stats()
+    assert stats["state"] == "read-only"
+    assert f"the manifest could not be written: [Errno {error}]" in stats["reason"]
+    disk.is_failing = False
+    driven.reopen()
+    assert driven.items() == {b"a": b"1"} | {b"k%d" % n: b"v" * 60 for n in range(i)}
     driven.put(b"b", b"2")
 
 

@@ -196,6 +196,22 @@ def test_when_a_sync_fails_the_writes_that_waited_for_it_get_an_error_that_says_
     assert shard.stats(0.0)["state"] == "read-only"
 
 
+def test_what_is_parked_by_a_shard_that_is_read_only_waits_for_no_sync():
+    shard, store = make(ALWAYS)
+    shard.execute(batch_of(a_set(), batch_id=4), 0.0)
+    job = shard.pick_sync(0.0)
+    assert job is not None
+    store.is_read_only = True  # a write failed, and an earlier one is being synced
+    shard.execute(batch_of(a_set(), batch_id=5), 0.0)
+    assert not shard.gives_up
+    assert batch_ids(shard.finish(job)) == [4, 5]
+    shard.execute(batch_of(a_set(), batch_id=6), 0.0)
+    assert shard.gives_up
+    (refused,) = shard.release()
+    assert statuses(refused) == {0: ShardReadOnly.code | opbatch.MAYBE_APPLIED}
+    assert not shard.gives_up
+
+
 def test_an_overdue_sync_is_told_and_logged_once(caplog: pytest.LogCaptureFixture):
     shard, _ = make(INTERVAL)
     shard.execute(batch_of(a_set()), 0.0)
