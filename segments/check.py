@@ -36,6 +36,10 @@ class Fault:
     #: "unsealed", "checkpoint".
     kind: str
     message: str
+    #: What "kio repair" calls the way out, "manifest", "record", "segment" or "checkpoint"; empty for a note.
+    repair: str = ""
+    #: The segment that this has to name; 0 where it names none.
+    segment: int = 0
 
 
 @dataclass
@@ -81,6 +85,17 @@ def check_directory(
         lock.release()
 
 
+def examine_shard(root: Path, identity: DirectoryIdentity, shard: int, disk: Disk = DISK) -> Report:
+    """Examine one shard of the data directory `root`, whose locks the caller holds.
+
+    Raises:
+        FormatTooNew: as `check_directory`.
+    """
+    report = Report()
+    _ShardCheck(root, identity, shard, report, disk, lambda: None).examine()
+    return report
+
+
 class _ShardCheck:
     """The examination of one shard."""
 
@@ -100,24 +115,27 @@ class _ShardCheck:
         self._disk = disk
         self._tick = tick
         self._durable = 0
+        #: The last segment so far that was never sealed.
+        self._unsealed = 0
         self._checkpoint: CheckpointCheck | None = None
 
     def run(self) -> None:
         """Examine it under its own lock too: a worker whose supervisor died may still be writing."""
         lock = lock_file(self._directory / "LOCK")
         try:
-            self._run()
+            self.examine()
         finally:
             lock.release()
 
-    def _run(self) -> None:
+    def examine(self) -> None:
+        """Examine it; the caller holds its lock."""
         self._report.shards += 1
         try:
             manifest = Manifest.load(self._directory, self._shard, self._identity.directory_id, self._disk)
         except FormatTooNew:
             raise
         except StorageError as error:
-            self._fault(NAME, 0, "manifest", str(error))
+            self._fault(NAME, 0, "manifest", str(error), "manifest")
             return
         if manifest.torn_bytes:
             self._note(NAME, 0, "torn tail", f"{manifest.torn_bytes} bytes of an edit that was never complete")
@@ -126,7 +144,9 @@ class _ShardCheck:
                 self._disk, self._directory, self._shard, self._identity.directory_id, manifest.state.checkpoint
             )
             if self._checkpoint.fault:
-                self._fault(self._checkpoint.file, 0, "checkpoint", self._checkpoint.fault)
+                self._fault(self._checkpoint.file, 0, "checkpoint", self._checkpoint.fault, "checkpoint")
+        # Where an edit was torn and a segment is gone, it may be the edit that dropped the segment.
+        missing = "manifest" if manifest.torn_bytes else "segment"
         unsealed_last = 0
         self._durable = max([manifest.state.lsn, *(e.lsn_max for e in manifest.state.segments.values())])
         for entry in sorted(manifest.state.segments.values(), key=lambda e: e.id):
@@ -135,12 +155,14 @@ class _ShardCheck:
             try:
                 fd = self._disk.open(self._directory / name)
             except FileNotFoundError:
-                self._fault(name, 0, "missing", "the manifest names this segment, and it is not there")
+                self._fault(
+                    name, 0, "missing", "the manifest names this segment, and it is not there", missing, entry.id
+                )
                 continue
             try:
                 unsealed_last = self._segment(fd, entry, unsealed_last)
             except OSError as error:
-                self._fault(name, 0, "content", f"it cannot be read: {error}")
+                self._fault(name, 0, "content", f"it cannot be read: {error}", "record", entry.id)
             finally:
                 self._disk.close(fd)
             self._tick()
@@ -151,8 +173,10 @@ class _ShardCheck:
             number = segment_id(name)
             if number is not None and number not in manifest.state.segments:
                 self._stray(name, number, manifest)
-            elif name.endswith(".aside"):
-                self._note(name, 0, "stray", "records behind a hole, set aside by recovery")
+            elif ".seg.aside" in name:
+                self._note(name, 0, "stray", "set aside, by recovery or by a repair; remove it when nobody needs it")
+            elif name.startswith(f"{NAME}.damaged"):
+                self._note(name, 0, "stray", "a damaged manifest that was replaced; remove it when nobody needs it")
             elif is_checkpoint_name(name) and (self._checkpoint is None or name != self._checkpoint.file):
                 self._note(name, 0, "stray", "a checkpoint that the manifest does not name; the next start removes it")
 
@@ -172,8 +196,9 @@ class _ShardCheck:
             self._disk.close(fd)
         if records:
             self._fault(
-                name, 0, "manifest", f"the manifest lost its end: it does not know this segment of {records} records"
-            )
+                name, 0, "manifest", f"the manifest lost its end: it does not know this segment of {records} records",
+                "manifest",
+            )  # fmt: skip
         else:
             self._note(name, 0, "stray", "the manifest does not know this file; it changes nothing")
 
@@ -183,7 +208,7 @@ class _ShardCheck:
         size = self._disk.size(fd)
         self._report.bytes += size
         if size <= RECORDS_START:
-            self._fault(name, size, "missing", f"it has only {size} bytes")
+            self._fault(name, size, "missing", f"it has only {size} bytes", "segment", entry.id)
             return unsealed_last
         self._header(name, fd, entry)
         mapping = self._disk.map(fd, size)
@@ -194,21 +219,21 @@ class _ShardCheck:
         scan = _hints.scan(mapping, RECORDS_START, stop, seed, self._identity.seed, not is_sealed, epoch_max)
         self._report.records += scan.records
         for offset, length in scan.damaged:
-            self._fault(name, offset, "record", f"{length} bytes are no valid records; valid ones follow")
+            self._damaged(name, offset, "record", f"{length} bytes are no valid records; valid ones follow")
         if entry.end and scan.end != entry.end:
-            self._fault(
+            self._damaged(
                 name, scan.end, "record", f"no valid record up to offset {entry.end}, where the manifest ends them"
             )
         if self._checkpoint is not None and not scan.damaged and scan.end == (entry.end or scan.end):
             wrong = self._checkpoint.compare(entry.id, scan)
             if wrong:
-                self._fault(self._checkpoint.file, 0, "checkpoint", wrong)
+                self._fault(self._checkpoint.file, 0, "checkpoint", wrong, "checkpoint")
         if is_sealed:
             self._sealed(name, fd, size, entry, scan)
             if entry.compacted:
                 return unsealed_last
             if unsealed_last and entry.lsn_min > unsealed_last + 1:
-                self._gap(name, unsealed_last, entry.lsn_min)
+                self._gap(name, self._unsealed, unsealed_last, entry.lsn_min)
             return 0
         if scan.torn_bytes and not entry.end:
             self._note(
@@ -219,38 +244,41 @@ class _ShardCheck:
         before = max(unsealed_last, self._durable)
         is_gap = scan.lsn_first > before + 1 or (unsealed_last and scan.lsn_first != unsealed_last + 1)
         if scan.records and is_gap and not begins_damaged:
-            self._gap(name, unsealed_last or before, scan.lsn_first)
+            # Which segment a repair has to close: the one that lost its end, if it was not sealed; else this one.
+            self._gap(name, self._unsealed if unsealed_last else entry.id, unsealed_last or before, scan.lsn_first)
+        if scan.records or entry.lsn_max:
+            self._unsealed = entry.id
         return max(unsealed_last, scan.lsn_max, entry.lsn_max)
 
-    def _gap(self, name: str, last: int, lsn: int) -> None:
-        self._fault(name, RECORDS_START, "record", f"LSN {lsn} follows {last}: records are missing")
+    def _gap(self, name: str, segment: int, last: int, lsn: int) -> None:
+        self._fault(name, RECORDS_START, "record", f"LSN {lsn} follows {last}: records are missing", "record", segment)
 
     def _header(self, name: str, fd: int, entry: SegmentEntry) -> None:
         try:
             header = format.decode_header(self._disk.read(fd, RECORDS_START, 0))
         except Corrupt as error:
-            self._fault(name, 0, "header", f"{error}; the records are read by what the manifest says")
+            self._damaged(name, 0, "header", f"{error}; the records are read by what the manifest says")
             return
         expected = format.Header(self._shard, entry.id, self._identity.directory_id, entry.salt, entry.epoch)
         if header != expected:
-            self._fault(name, 0, "header", f"it is that of segment {header.segment} of shard {header.shard}")
+            self._damaged(name, 0, "header", f"it is that of segment {header.segment} of shard {header.shard}")
 
     def _sealed(self, name: str, fd: int, size: int, entry: SegmentEntry, scan: _hints.Scan) -> None:
         if entry.damaged:
-            self._fault(name, scan.end, "record", "records were unreadable already when it was sealed")
+            self._damaged(name, scan.end, "record", "records were unreadable already when it was sealed")
         footer_at = max(0, size - format.FOOTER.size)
         try:
             footer = format.decode_footer(self._disk.read(fd, format.FOOTER.size, footer_at))
         except Corrupt as error:
-            self._fault(name, footer_at, "footer", str(error))
+            self._damaged(name, footer_at, "footer", str(error))
             return
         if (footer.shard, footer.segment, footer.salt, footer.end, footer.content_hash) != (
             self._shard, entry.id, entry.salt, entry.end, entry.hash,
         ):  # fmt: skip
-            self._fault(name, footer_at, "footer", "it is not the one that the manifest names")
+            self._damaged(name, footer_at, "footer", "it is not the one that the manifest names")
             return
         if not size == entry.size == footer.size:
-            self._fault(
+            self._damaged(
                 name, footer.hints_offset, "hints", f"the file has {size} bytes, the manifest says {entry.size}"
             )
         else:
@@ -265,18 +293,22 @@ class _ShardCheck:
         if content.digest() != entry.hash and not any(
             f.file == name and f.shard == self._shard for f in self._report.faults
         ):
-            self._fault(name, 0, "content", "its content hash is not the one that the manifest names")
+            self._damaged(name, 0, "content", "its content hash is not the one that the manifest names")
 
     def _list(self, name: str, fd: int, kind: str, start: int, stop: int, crc: int, wanted: bytes | None) -> None:
         """Examine hints or expiries, which should be `wanted` where the records tell."""
         found = self._disk.read(fd, stop - start, start)
         if _hints.crc32c(found) != crc:
-            self._fault(name, start, kind, "they fail their checksum")
+            self._damaged(name, start, kind, "they fail their checksum")
         elif wanted is not None and found != wanted:
-            self._fault(name, start, kind, "they are not those of the records")
+            self._damaged(name, start, kind, "they are not those of the records")
 
-    def _fault(self, file: str, offset: int, kind: str, message: str) -> None:
-        self._report.faults.append(Fault(self._shard, file, offset, kind, message))
+    def _damaged(self, file: str, offset: int, kind: str, message: str) -> None:
+        """A fault of a segment that is there: what is whole in it can be kept."""
+        self._fault(file, offset, kind, message, "record", segment_id(file) or 0)
+
+    def _fault(self, file: str, offset: int, kind: str, message: str, repair: str, segment: int = 0) -> None:
+        self._report.faults.append(Fault(self._shard, file, offset, kind, message, repair, segment))
 
     def _note(self, file: str, offset: int, kind: str, message: str) -> None:
         self._report.notes.append(Fault(self._shard, file, offset, kind, message))

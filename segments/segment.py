@@ -22,6 +22,7 @@ from kio.segments.manifest import SegmentEntry
 
 #: A segment's first record stands here.
 RECORDS_START = format.HEADER.size
+_WAY_OUT = 'restore it from a copy, or run "kio check", which names the repair'
 
 
 def segment_name(segment: int) -> str:
@@ -119,11 +120,11 @@ def map_segment(disk: Disk, path: Path, shard: int, entry: SegmentEntry, *, writ
     try:
         fd = disk.open(path, writable=writable)
     except FileNotFoundError:
-        raise Corrupt(f"segment {entry.id} of shard {shard} is missing: {path}; restore it from a copy") from None
+        raise Corrupt(f"segment {entry.id} of shard {shard} is missing: {path}; {_WAY_OUT}") from None
     try:
         size = disk.size(fd)
         if size <= RECORDS_START:
-            raise Corrupt(f"segment {entry.id} of shard {shard} has only {size} bytes: {path}; restore it from a copy")
+            raise Corrupt(f"segment {entry.id} of shard {shard} has only {size} bytes: {path}; {_WAY_OUT}")
         segment = Segment(path, shard, entry, fd, disk.map(fd, size), size)
     except BaseException:
         disk.close(fd)

@@ -5,13 +5,15 @@
                        ├── import export                    ┴ kio.client, over the wire
                        ├── backup                          kio.client and kio.segments: beside the daemon
                        ├── check restore log dump          kio.segments, offline
+                       ├── repair record segment ...       kio.segments, offline, with --yes
                        ├── bench                           kio.bench, in processes of its own
                        └── config version
 
 A verb module holds EXAMPLE (the end of its --help) and `command`, a function whose signature is its arguments and whose
 result is its exit code (None is 0). What verbs share: options.py (options, the connection), output.py (stdout, stderr,
 how keys look), exit_codes.py. import and export move records between a source and a target: tree_source.py and
-tree_target.py, jsonl.py, csv_rows.py; loading.py writes to the daemon, transfer.py counts, progress.py shows.
+tree_target.py, jsonl.py, csv_rows.py; loading.py writes to the daemon, transfer.py counts, progress.py shows. The
+verbs of repair make a plan each, which repairing.py tells and carries out.
 
 Owns: what a person or a script sees: stdout is the answer, stderr is progress and messages; exit codes; --json.
 Never: knows the wire or the files of a shard; decides what an error means (errors.py does).

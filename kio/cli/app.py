@@ -35,6 +35,9 @@ from kio.cli import (
     log_dump,
     output,
     persist,
+    repair_checkpoint,
+    repair_record,
+    repair_segment,
     restore,
     scan,
     serve,
@@ -68,6 +71,18 @@ VERBS: Final[dict[str, ModuleType]] = {
     "version": version,
 }
 
+#: The verbs of `kio repair`.
+REPAIRS: Final[dict[str, ModuleType]] = {
+    "record": repair_record,
+    "segment": repair_segment,
+    "checkpoint": repair_checkpoint,
+}
+
+REPAIR_HELP: Final = (
+    "Give up what kio check finds damaged, so that the rest is served again. Each verb says what is lost, and changes "
+    "nothing without --yes. A backup or a replica, where there is one, loses less."
+)
+
 #: What typer raises for wrong usage: the base of the only such class it exports.
 UsageError: Final = typer.BadParameter.__mro__[1]
 
@@ -90,6 +105,10 @@ def _application() -> typer.Typer:
     log = typer.Typer(help="Look into the log of a data directory.", no_args_is_help=True)
     _add(log, "dump", log_dump)
     app.add_typer(log, name="log", epilog=_example(log_dump.EXAMPLE))
+    repair = typer.Typer(help=REPAIR_HELP, no_args_is_help=True)
+    for name, verb in REPAIRS.items():
+        _add(repair, name, verb)
+    app.add_typer(repair, name="repair", epilog=_example(repair_record.EXAMPLE))
     measuring = typer.Typer()
     # A verb by itself, with verbs below it: what it measures is not worth a word more on every command line.
     measuring.callback(invoke_without_command=True, help=_help(bench), epilog=_example(bench.EXAMPLE))(bench.command)

@@ -7,7 +7,7 @@ start mends (a torn tail, a segment not yet sealed) is no fault: it is told as a
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -37,37 +37,57 @@ def command(
     """
     if directory is not None and data is not None:
         raise typer.BadParameter("give the directory once: DIR or --data DIR")
+    from kio.segments.backup_file import is_backup
     from kio.segments.check import check_directory
 
     where = directory or data or config.load(config_file, os.environ, {}).settings.data
     with progress.bar("check", None, progress.BYTES) as bar:
         report = check_directory(where, shard, progress=bar.moved_to)
     if json:
-        output.as_json(_fields(report))
+        output.as_json(_fields(report, None if is_backup(where) else where))
     else:
-        _print(report)
+        _print(report, None if is_backup(where) else where)
     return exit_codes.CORRUPT if report.faults else exit_codes.DONE
 
 
-def _fields(report: Report) -> dict[str, Any]:
+def _fields(report: Report, repaired: Path | None) -> dict[str, Any]:
     return {
         "ok": not report.faults,
         "shards": report.shards,
         "segments": report.segments,
         "records": report.records,
         "bytes": report.bytes,
-        "faults": [asdict(fault) for fault in report.faults],
-        "notes": [asdict(note) for note in report.notes],
+        "faults": [_shown(fault) | {"run": _repair(fault, repaired)} for fault in report.faults],
+        "notes": [_shown(note) for note in report.notes],
     }
 
 
-def _print(report: Report) -> None:
+def _shown(found: Fault) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in ("shard", "file", "offset", "kind", "message")}
+
+
+def _print(report: Report, repaired: Path | None) -> None:
     for note in report.notes:
         output.line(f"note: {_describe(note)}")
     for fault in report.faults:
-        output.line(f"fault: {_describe(fault)}")
+        run = _repair(fault, repaired)
+        output.line(f"fault: {_describe(fault)}" + (f'; run "{run}"' if run else ""))
+    if report.faults:
+        output.message(
+            "restore a backup where there is one; kio repair gives up what is damaged, and says first what that is"
+            if repaired
+            else "this backup is damaged: take another one into another directory"
+        )
     totals = f"shards={report.shards} segments={report.segments} records={report.records} bytes={report.bytes}"
     output.line(f"{len(report.faults)} faults: {totals}" if report.faults else f"OK: {totals}")
+
+
+def _repair(fault: Fault, repaired: Path | None) -> str:
+    """The command that shows the way out of a fault; none in a backup, which stays as it is: `repaired` is None."""
+    if not fault.repair or repaired is None:
+        return ""
+    command = ["kio", "repair", fault.repair, str(repaired), "--shard", str(fault.shard)]
+    return shlex.join(command + (["--segment", str(fault.segment)] if fault.segment else []))
 
 
 def _describe(found: Fault) -> str:

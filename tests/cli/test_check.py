@@ -73,7 +73,11 @@ def test_a_flipped_byte_is_told_with_segment_and_offset_and_exit_code_65(kio: Ru
     assert ran.out.splitlines()[-1].startswith(f"{len(faults)} faults: shards=2 ".encode())
     told = json.loads(kio("check", str(data), "--json").out)
     assert told["ok"] is False
-    assert {"shard", "file", "offset", "kind", "message"} == told["faults"][0].keys()
+    assert {"shard", "file", "offset", "kind", "message", "run"} == told["faults"][0].keys()
+    repair = f"kio repair record {data} --shard 0 --segment 1"
+    assert all(line.endswith(f'; run "{repair}"') for line in faults)
+    assert {fault["run"] for fault in told["faults"]} == {repair}
+    assert "kio: restore a backup where there is one; kio repair " in ran.err
 
 
 def test_a_directory_in_use_is_left_alone(kio: Run) -> None:

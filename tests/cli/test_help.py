@@ -17,6 +17,7 @@ from .conftest import Run
 VERBS = {(name,): verb for name, verb in app.VERBS.items()} | {
     ("config", "show"): config_verb,
     ("log", "dump"): log_dump,
+    **{("repair", name): verb for name, verb in app.REPAIRS.items()},
     ("bench",): bench,
     ("bench", "compare"): bench_compare,
     ("bench", "workloads"): bench_workloads,

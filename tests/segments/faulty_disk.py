@@ -21,7 +21,7 @@ from kio.segments.disk import Disk
 
 #: The calls that change what a crash could leave.
 CHANGES: Final = frozenset(
-    ["create", "allocate", "write", "truncate", "sync_data", "sync", "sync_directory", "rename", "unlink"]
+    ["create", "allocate", "write", "truncate", "sync_data", "sync", "sync_directory", "rename", "link", "unlink"]
 )
 
 
@@ -215,6 +215,13 @@ class FaultyDisk(Disk):
         file = self._names.pop(source, None) or File(bytearray(target.read_bytes()))
         self._names[target] = file
         self._pending_names.append(NameChange("rename", source, target, file))
+
+    def link(self, source: Path, target: Path) -> None:
+        self._strike("link", target)
+        super().link(source, target)
+        file = self._names.get(source) or File(bytearray(source.read_bytes()))
+        self._names[target] = file
+        self._pending_names.append(NameChange("link", target, target, file))
 
     def unlink(self, path: Path) -> None:
         self._strike("unlink", path)
