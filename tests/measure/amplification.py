@@ -7,10 +7,10 @@
 kio with 2 workers, a shard each. Space: every key is written, then as many as `times` that, chosen at random (uniform,
 then zipf 0.99, each on a new directory), by kio bench's closed loop in batches, at full speed. Every 0.2 s the files
 are looked at. Excess is what a shard's files take beyond space_amplification times its live bytes, in segments: once
-without hints and checkpoints, which are overhead for each record and not what compaction governs, and once with
-everything. Write amplification is what the workers' /proc/PID/io say (processes.py tells what that counts), over the
-bytes of records that clients wrote; `records` is the same from the shards' own figures, survivors with their hints,
-without the rest.
+without checkpoints and what stands behind the records of a sealed segment (hints and the like: overhead, and not what
+compaction governs), and once with everything. Write amplification is what the workers' /proc/PID/io say (processes.py
+tells what that counts), over the bytes of records that clients wrote; `records` is the same from the shards' own
+figures: survivors with their hints, without the rest.
 
 Latency: p99 of GETs in kio bench's open loop, corrected. Half load is half of the rate that a closed loop of as many
 reads as overwrites reaches: GETs at a quarter of it, overwrites at another quarter. Quiet is the GETs alone, in turns
@@ -21,6 +21,7 @@ takes checkpoints, so it is what the writes themselves cost; `compaction` and `c
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 import time
@@ -34,7 +35,6 @@ from typing import Any
 from kio.bench import load, report, run, validation
 from kio.bench.plan import Plan
 from kio.limits import MIB, SPACE_AMPLIFICATION
-from kio.segments.format import HINT
 from kio.segments.identity import shard_path
 from tests.measure import processes, servers, verdict
 from tests.measure.processes import Watched
@@ -83,10 +83,8 @@ class Excess:
         self._watched = watched
         self._allowed = args.space_amplification
         self._segment_bytes = args.segment_mib * MIB
-        sets, size = watched.total("sets"), watched.total("bytes_written")
-        self._record_bytes = size / sets
-        #: In segments; of the worst shard, and of all shards together; `bare` is without hints and checkpoints.
-        self.bare = self.shard = self.all = -float(EXCESS_SEGMENTS_MAX * self._segment_bytes)
+        #: In segments; of the worst shard, and of all shards together; `bare` is without overhead.
+        self.bare = self.shard = self.all = -math.inf
         self.over_live = 0.0
         self.samples = 0
 
@@ -98,10 +96,9 @@ class Excess:
             directory = shard_path(self._data, number)
             size = processes.disk_bytes(directory)
             allowed = shard["live_bytes"] * self._allowed
-            records = (shard["live_bytes"] + shard["dead_bytes"]) / self._record_bytes
-            overhead = records * HINT.size + processes.disk_bytes(directory, ".ckpt")
+            bare = processes.bare_bytes(directory)
             self.shard = max(self.shard, (size - allowed) / self._segment_bytes)
-            self.bare = max(self.bare, (size - overhead - allowed) / self._segment_bytes)
+            self.bare = max(self.bare, (bare - allowed) / self._segment_bytes)
             files += size
             taken += size - allowed
         self.all = max(self.all, taken / self._segment_bytes)

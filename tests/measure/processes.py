@@ -12,6 +12,8 @@ from typing import Any
 import psutil
 
 import kio
+from kio.errors import Corrupt
+from kio.segments.format import FOOTER, decode_footer
 
 
 def tree(pid: int) -> list[int]:
@@ -61,6 +63,32 @@ def disk_bytes(directory: Path, suffix: str = "") -> int:
                     stat = Path(parent, name).lstat()
                     sizes[stat.st_ino] = stat.st_blocks * 512
     return sum(sizes.values())
+
+
+def segments(directory: Path) -> Iterator[tuple[int, int | None]]:
+    """(blocks that it takes in bytes, end of its records in bytes) of each segment below `directory`.
+
+    The end is None where a segment is not sealed: its blocks were reserved before there were records to fill them.
+    """
+    for path in directory.rglob("*.seg"):
+        with suppress(FileNotFoundError), path.open("rb") as file:  # it was removed meanwhile
+            stat = os.fstat(file.fileno())
+            tail = os.pread(file.fileno(), FOOTER.size, max(0, stat.st_size - FOOTER.size))
+            try:
+                end = decode_footer(tail).end
+            except Corrupt:
+                end = None
+            yield stat.st_blocks * 512, end
+
+
+def bare_bytes(directory: Path) -> int:
+    """What segments take without what is behind their records: hints, expiries, footers. All of those not sealed."""
+    return sum(blocks if end is None else end for blocks, end in segments(directory))
+
+
+def sealed_bytes(directory: Path) -> int:
+    """The same of sealed segments only."""
+    return sum(end for _, end in segments(directory) if end is not None)
 
 
 class Watched:

@@ -10,8 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.measure import amplification, expiry, processes, verdict
+from kio import opbatch, wire
+from kio.limits import MIB
+from kio.segments._hints import hash_key
+from kio.segments.format import FOOTER, HINT
+from kio.segments.identity import create_or_load, shard_path
+from kio.segments.options import StoreOptions
+from kio.segments.store import Store
+from tests.measure import amplification, backup, expiry, memory, processes, verdict
 from tests.measure.expiry import Expected
+from tests.measure.numbered import Model
 from tests.measure.verdict import Figure
 
 Main = Callable[[list[str]], int]
@@ -63,6 +71,44 @@ def test_keys_that_expire_are_seen_to_go(part: str, tmp_path: Path, capfd: pytes
     assert found.get("blocks expired_too_early", 0) == 0
 
 
+@pytest.mark.stress
+def test_a_backup_under_writes_is_measured_and_compared_key_by_key(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    found = table(backup.main, tmp_path, capfd)
+    assert found["keys_compared"] == 21_474
+    assert found["keys_that_differ_from_the_model"] == 0
+    assert found["keys_beyond_the_model"] == 0
+    assert found["lsns_outside_of_what_was_written"] == 0
+    assert found["backups"] >= 1
+    assert found["writes_per_s_with_backup"] > 0
+    assert found["rss_anon_mib_with_backup"] > 0
+
+
+@pytest.mark.stress
+def test_memory_and_descriptors_are_watched_over_overwrites(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    found = table(memory.main, tmp_path, capfd)
+    assert found["overwrites"] == 100_000
+    assert found["samples"] > 2
+    for name in ("supervisor", "router", "worker 0", "worker 1"):
+        assert found[f"{name} rss_anon_slope_bytes"] is not None
+        assert found[f"{name} rss_anon_mib"] > 1
+    assert found["worker 0 descriptors_of_segments"] >= 2
+
+
+def test_the_last_write_of_each_key_is_known_after_any_number_of_writes() -> None:
+    model = Model(b"t", keys=12, value_bytes=20)
+    held: dict[bytes, bytes] = {}
+    for writes in range(40):
+        for index in range(12):
+            last = model.last(index, writes)
+            assert held.get(model.key(index)) == (None if last is None else model.value(last))
+        key, value = model.write(writes)
+        held[key] = value
+    assert len(held) == 12
+    assert {len(value) for value in held.values()} == {20}
+
+
 def test_a_count_is_as_late_as_the_oldest_key_that_should_be_gone() -> None:
     expected = Expected(base=100)
     expected.add(10, sent=0.0, acked=1.0, ttl_s=5.0)
@@ -105,6 +151,21 @@ def test_a_file_with_two_names_takes_its_blocks_once(tmp_path: Path) -> None:
     size = (tmp_path / "a.seg").stat().st_blocks * 512
     assert processes.disk_bytes(tmp_path, ".seg") == size
     assert processes.disk_bytes(tmp_path) == size + (tmp_path / "b.ckpt").stat().st_blocks * 512
+
+
+def test_what_stands_behind_the_records_of_a_sealed_segment_is_overhead(tmp_path: Path) -> None:
+    identity, _ = create_or_load(tmp_path / "data", 1)
+    path = shard_path(tmp_path / "data", 0)
+    store = Store.open(path, identity, 0, StoreOptions(segment_bytes=MIB))
+    key = b"key"
+    operation = opbatch.Operation(wire.OP_SET, key, b"v" * 1_000, hash_key(key, identity.seed))
+    store.execute(opbatch.encode_batch(0, 1, [operation]))
+    assert processes.bare_bytes(path) == MIB
+    assert processes.sealed_bytes(path) == 0
+    store.close()
+    ((blocks, end),) = processes.segments(path)
+    assert end == processes.bare_bytes(path) == processes.sealed_bytes(path) < blocks
+    assert end == next(path.glob("*.seg")).stat().st_size - HINT.size - FOOTER.size
 
 
 def test_a_slope_is_that_of_the_line_nearest_to_all_points() -> None:
