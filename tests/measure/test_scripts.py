@@ -17,7 +17,7 @@ from kio.segments.format import FOOTER, HINT
 from kio.segments.identity import create_or_load, shard_path
 from kio.segments.options import StoreOptions
 from kio.segments.store import Store
-from tests.measure import amplification, backup, expiry, memory, processes, verdict
+from tests.measure import amplification, backup, expiry, memory, processes, restart, servers, verdict
 from tests.measure.expiry import Expected
 from tests.measure.numbered import Model
 from tests.measure.verdict import Figure
@@ -83,6 +83,17 @@ def test_a_backup_under_writes_is_measured_and_compared_key_by_key(
     assert found["backups"] >= 1
     assert found["writes_per_s_with_backup"] > 0
     assert found["rss_anon_mib_with_backup"] > 0
+
+
+@pytest.mark.stress
+def test_starts_are_timed_after_kills_stops_and_overwrites_and_beside_redis(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    found = table(restart.main, tmp_path, capfd, "--overwrite", "2")
+    assert found["keys"] == 20_016
+    for name in ("killed_s_max", "stopped_s_max", "overwritten killed_s_max", "overwritten killed_over_killed"):
+        assert found[name] > 0
+    assert ("killed_over_redis" in found) == ("redis" in servers.available())
 
 
 @pytest.mark.stress
