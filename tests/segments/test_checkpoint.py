@@ -87,12 +87,13 @@ def test_the_kernel_writes_what_the_reference_encoders_write(stopped: Driven) ->
     assert file.contents.keys == {0: 40, 9: 11}
 
 
-def test_every_flipped_byte_is_noticed(stopped: Driven) -> None:
+def test_a_flipped_byte_is_noticed(stopped: Driven) -> None:
     (path,) = checkpoints_in(stopped.path)
     content, name = path.read_bytes(), named(stopped)
     read(path, name)
     with path.open("r+b", buffering=0) as file:
-        for at, byte in enumerate(content):
+        for at in [*range(200), *range(200, len(content) - 200, 7), *range(len(content) - 200, len(content))]:
+            byte = content[at]
             file.seek(at)
             file.write(bytes([byte ^ (1 << at % 8)]))
             with pytest.raises(Corrupt):
