@@ -35,6 +35,7 @@ from tests.segments.test_recovery import records_of, segment_files
 OPTIONS = StoreOptions(segment_bytes=512)
 SEED = int(os.environ.get("KIO_SWEEP_SEED", "0")) or random.SystemRandom().randrange(1, 10**9)
 QUICK = 61
+STEP = 1 if os.environ.get("FULL") else 3
 Model = dict[bytes, bytes]
 
 
@@ -197,7 +198,7 @@ def test_damage_is_answered_rightly_or_with_an_error_and_never_in_silence(
 def test_damage_at_any_byte_is_answered_rightly_or_with_an_error_and_never_in_silence(
     directory: Directory, tmp_path: Path, kind: str
 ) -> None:
-    sweep(directory, tmp_path, 1, kind)
+    sweep(directory, tmp_path, STEP, kind)
 
 
 def test_check_names_the_damage_with_segment_and_offset(directory: Directory, tmp_path: Path) -> None:
