@@ -19,6 +19,7 @@ files; never starts a thread: what may take long is handed out as a Job for some
     check*.py      the offline examination                    chain.py      prepared, active, sealing, sealed
     point.py       a state at one LSN, for a backup           backup.py     backups: taken, restored
     dump.py        the records of a segment, to look at       backup_file.py  the file that says what a backup is
+    reshard.py     another number of shards                   reading.py     a shard that is only read
     checkpoint.py  the checkpoint file                        checkpointing.py  when and how one is taken
     compaction.py  when a shard is compacted                  victims.py    which of its segments
     rewrite.py     one compaction, step by step               copying.py    its jobs
@@ -26,7 +27,7 @@ files; never starts a thread: what may take long is handed out as a Job for some
     repair*.py     the ways out of what check finds           salvage.py    what still reads of a damaged segment
     the kernel:    _keydir.pyx the index, _engine.pyx batches, _hints.pyx scanning and rebuilding,
                    _checkpoint.pyx pages of the index to and from disk, _compact.pyx what survives a compaction,
-                   _relocate.pyx words that follow it, two C headers
+                   _relocate.pyx words that follow it, _reshard.pyx live records for other shards, two C headers
 """
 
 if not __name__.startswith("kio."):

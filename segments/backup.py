@@ -33,7 +33,7 @@ from kio.errors import Corrupt, DirectoryInUse, DirectoryInvalid, Overloaded
 from kio.segments import backup_file
 from kio.segments.backup_file import Backup, ShardAt
 from kio.segments.disk import DISK, Disk, FileLock, lock_file
-from kio.segments.identity import DirectoryIdentity, load, shard_path
+from kio.segments.identity import DirectoryIdentity, load, shard_path, shards_root
 from kio.segments.manifest import Manifest, SegmentEntry, State
 from kio.segments.point import Point, read_point
 from kio.segments.segment import segment_name
@@ -125,7 +125,9 @@ class _Run:
     ) -> None:
         self._source = source
         self._target = target
-        self._identity = identity
+        self._root = shards_root(source, identity)
+        # Where its shards are is no part of what a backup is of.
+        self._identity = dataclasses.replace(identity, generation=0)
         self._ask = ask
         self._progress = progress
         self._disk = disk
@@ -257,7 +259,7 @@ class _Run:
 
     def _plan(self, shard: int, point: Point) -> Iterator[_Wanted]:
         """The segments of a point, as the manifest on disk describes them, with the ends that the point tells."""
-        path = shard_path(self._source, shard)
+        path = shard_path(self._root, shard)
         known = Manifest.load(path, shard, self._identity.directory_id, self._disk).state.segments
         unsealed = {number: (end, lsn) for number, end, lsn in point.unsealed}
         for number in point.segments:
@@ -273,7 +275,7 @@ class _Run:
         if wanted.identity in self._held:
             return
         try:
-            self._disk.link(wanted.path(self._source), wanted.path(stage))
+            self._disk.link(wanted.path(self._root), wanted.path(stage))
         except FileNotFoundError:
             raise _Vanished(f"segment {wanted.entry.id} of shard {wanted.shard}") from None
         self._held.add(wanted.identity)

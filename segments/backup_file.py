@@ -112,7 +112,8 @@ def locate(directory: Path) -> tuple[DirectoryIdentity, Path]:
         DirectoryInvalid, FormatTooNew: when it is neither, or damaged.
     """
     if not is_backup(directory):
-        return identity.load(directory), directory
+        found = identity.load(directory)
+        return found, identity.shards_root(directory, found)
     backup = load_backup(directory)
     root = backup.root(directory)
     for shard in range(backup.identity.shards):

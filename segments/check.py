@@ -75,12 +75,7 @@ def check_directory(
         raise DirectoryInvalid(f"{data} has shards 0 to {identity.shards - 1}, no shard {shard}")
     lock = lock_file(data / "LOCK")
     try:
-        report = Report()
-        shards = range(identity.shards) if shard is None else [shard]
-        total = sum(p.stat().st_size for s in shards for p in shard_path(root, s).glob("*.seg"))
-        for number in shards:
-            _ShardCheck(root, identity, number, report, disk, lambda: progress and progress(report.bytes, total)).run()
-        return report
+        return check_shards(root, identity, shard, progress=progress, disk=disk)
     finally:
         lock.release()
 
@@ -93,6 +88,18 @@ def examine_shard(root: Path, identity: DirectoryIdentity, shard: int, disk: Dis
     """
     report = Report()
     _ShardCheck(root, identity, shard, report, disk, lambda: None).examine()
+    return report
+
+
+def check_shards(
+    root: Path, identity: DirectoryIdentity, shard: int | None = None, *, progress: Progress | None, disk: Disk
+) -> Report:
+    """Examine the shards in `root`, or one of them; for whoever holds the lock of the directory that they belong to."""
+    report = Report()
+    shards = range(identity.shards) if shard is None else [shard]
+    total = sum(p.stat().st_size for s in shards for p in shard_path(root, s).glob("*.seg"))
+    for number in shards:
+        _ShardCheck(root, identity, number, report, disk, lambda: progress and progress(report.bytes, total)).run()
     return report
 
 

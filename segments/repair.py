@@ -39,7 +39,7 @@ _NO_LINK: Final = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK)
 class ShardFiles:
     """A shard directory whose locks are held."""
 
-    data: Path
+    root: Path
     identity: DirectoryIdentity
     shard: int
     disk: Disk
@@ -47,7 +47,7 @@ class ShardFiles:
     @property
     def path(self) -> Path:
         """The directory."""
-        return shard_path(self.data, self.shard)
+        return shard_path(self.root, self.shard)
 
     def load_manifest(self) -> Manifest:
         """The manifest as it stands.
@@ -71,9 +71,10 @@ def open_shard(data: Path, shard: int, disk: Disk = DISK) -> Iterator[ShardFiles
         raise DirectoryInvalid(f"{data} has shards 0 to {directory.shards - 1}, no shard {shard}")
     lock = lock_file(data / "LOCK")
     try:
-        shard_lock = lock_file(shard_path(data, shard) / "LOCK")
+        root = identity.shards_root(data, directory)
+        shard_lock = lock_file(shard_path(root, shard) / "LOCK")
         try:
-            yield ShardFiles(data, directory, shard, disk)
+            yield ShardFiles(root, directory, shard, disk)
         finally:
             shard_lock.release()
     finally:

@@ -50,7 +50,7 @@ def plan_checkpoint(files: ShardFiles) -> Plan:
         Corrupt, FormatTooNew: when the manifest cannot be used.
     """
     manifest = files.load_manifest()
-    wrong = _checkpoint_faults(examine_shard(files.data, files.identity, files.shard, files.disk).faults)
+    wrong = _checkpoint_faults(examine_shard(files.root, files.identity, files.shard, files.disk).faults)
     if not wrong:
         return nothing_to_repair(files.shard, "the checkpoint is whole, or there is none")
     plan = Plan(files.shard)
@@ -68,7 +68,7 @@ def _plan(files: ShardFiles, number: int, *, keeps: bool) -> Plan:
     target = manifest.state.segments.get(number)
     if target is None:
         return nothing_to_repair(files.shard, f"the manifest names no segment {number}; it may be repaired already")
-    faults = examine_shard(files.data, files.identity, files.shard, files.disk).faults
+    faults = examine_shard(files.root, files.identity, files.shard, files.disk).faults
     own = [fault for fault in faults if fault.segment == number]
     if not own:
         return nothing_to_repair(files.shard, f"segment {number} has no fault")

@@ -378,6 +378,10 @@ class Store:
         finally:
             self._abandon()
 
+    def abandon(self) -> None:
+        """Stop as a killed process does: descriptors and lock are given up, and nothing is written."""
+        self._abandon()
+
     def _abandon(self) -> None:
         """Give up every descriptor and the lock."""
         with ExitStack() as stack:

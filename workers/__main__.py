@@ -86,12 +86,13 @@ def _open_shards(sock: socket.socket, configure: control.Message) -> dict[int, S
         sync=configure["sync"],
     )
     directory = identity.load(data)
+    root = identity.shards_root(data, directory)
     shards: dict[int, Shard | FailedShard] = {}
     for number in configure["shards"]:
         started = time.monotonic()
         try:
             held = dataclasses.replace(options, read_only_reason=configure["read_only"].get(number, ""))
-            store = _open_when_unlocked(identity.shard_path(data, number), directory, number, held)
+            store = _open_when_unlocked(identity.shard_path(root, number), directory, number, held)
         except DirectoryInUse:
             raise  # somebody else serves it: not the shard's fault, and worth another try
         except StorageError as error:

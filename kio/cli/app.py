@@ -38,6 +38,7 @@ from kio.cli import (
     repair_checkpoint,
     repair_record,
     repair_segment,
+    reshard,
     restore,
     scan,
     serve,
@@ -68,6 +69,7 @@ VERBS: Final[dict[str, ModuleType]] = {
     "check": check,
     "backup": backup,
     "restore": restore,
+    "reshard": reshard,
     "version": version,
 }
 

@@ -119,11 +119,16 @@ def _identity(data: Path, settings: config.Settings, workers: int) -> identity.D
     directory, is_new = identity.create_or_load(data, settings.shards or workers)
     if settings.shards not in (0, directory.shards):
         raise ConfigError(
-            f"shards is {settings.shards}, but {data} was made with {directory.shards} and keeps that number; "
-            "leave shards out, or start with a new directory"
+            f"shards is {settings.shards}, but {data} has {directory.shards}; leave shards out, or run "
+            f'"kio reshard {data} --shards {settings.shards}" first'
         )
     if is_new:
         _log.info("data directory made", data=data, shards=directory.shards)
+    try:
+        for path in identity.remove_leftovers(data, directory):
+            _log.info("leftover of a reshard removed", directory=path)
+    except OSError as error:
+        _log.warning("leftover of a reshard not removed", reason=error)
     return directory
 
 

@@ -237,8 +237,9 @@ def test_the_examples_of_the_help_work_as_they_stand(daemon: Daemon, people: Pat
         db.set("session:42", b"", ttl=1_000)
     path = os.pathsep.join([str(shim.parent), os.environ["PATH"]])
     lines = app.VERBS[verb].EXAMPLE.splitlines()
-    if verb == "restore":
-        lines = [*app.VERBS["backup"].EXAMPLE.splitlines(), *lines]
+    if verb in ("restore", "reshard"):
+        before = ["backup", "restore"][: ("restore", "reshard").index(verb) + 1]
+        lines = [*(line for each in before for line in app.VERBS[each].EXAMPLE.splitlines()), *lines]
     for line in lines:
         # What an operator has at the root of the machine is in the test's own directory.
         here = re.sub(r" /(?=backup/|var/)", f" {tmp_path}/", line.replace("kio://127.0.0.1:7400", daemon.url))

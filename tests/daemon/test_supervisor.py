@@ -172,7 +172,7 @@ def test_another_number_of_shards_for_an_existing_directory_is_refused():
         daemon.stop()
         done = serve("--data", str(daemon.data), "--shards", "4")
         assert done.returncode == ConfigError.exit_code
-        assert "was made with 2 and keeps that number" in done.stderr
+        assert f'has 2; leave shards out, or run "kio reshard {daemon.data} --shards 4"' in done.stderr
         daemon.shards = None
         daemon.workers = 8
         daemon.restart()

@@ -145,11 +145,14 @@ class FaultyDisk(Disk):
     def open(self, path: Path, *, writable: bool = False) -> int:
         self._strike("open", path)
         fd = super().open(path, writable=writable)
-        if path not in self._names:
-            file = File(bytearray(path.read_bytes()))
-            self._names[path] = self._durable_names[path] = file
+        self._learn(path)
         self._files[fd] = self._names[path]
         return fd
+
+    def _learn(self, path: Path) -> None:
+        """A file that was there before this disk knew of it is durable."""
+        if path not in self._names and path.exists():
+            self._names[path] = self._durable_names[path] = File(bytearray(path.read_bytes()))
 
     def close(self, fd: int) -> None:
         fault = self._enter("close")
@@ -211,6 +214,7 @@ class FaultyDisk(Disk):
 
     def rename(self, source: Path, target: Path) -> None:
         self._strike("rename", source)
+        self._learn(target)
         super().rename(source, target)
         file = self._names.pop(source, None) or File(bytearray(target.read_bytes()))
         self._names[target] = file
@@ -225,6 +229,7 @@ class FaultyDisk(Disk):
 
     def unlink(self, path: Path) -> None:
         self._strike("unlink", path)
+        self._learn(path)
         super().unlink(path)
         self._names.pop(path, None)
         self._pending_names.append(NameChange("unlink", path, path, None))
@@ -232,6 +237,14 @@ class FaultyDisk(Disk):
     def make_directory(self, path: Path) -> None:
         self._strike("make_directory", path)
         super().make_directory(path)
+
+    def remove_tree(self, path: Path) -> None:
+        """One file after the other, each of which a power cut may bring back."""
+        for file in sorted(path.rglob("*")):
+            if file.is_file():
+                self.unlink(file)
+        self._strike("remove_tree", path)
+        super().remove_tree(path)
 
     def replace(self, path: Path, data: bytes) -> None:
         temporary = path.with_name(path.name + ".tmp")

@@ -245,7 +245,7 @@ def newer_identity(path: Path) -> None:
     identity = path.parent.parent / IDENTITY_NAME
     fields = json.loads(identity.read_bytes())
     del fields["checksum"]
-    fields |= {"format_version": 2, "a new field": 1}
+    fields |= {"format_version": 3, "a new field": 1}
     identity.write_text(json.dumps(fields | {"checksum": _checksum(fields)}))
 
 
