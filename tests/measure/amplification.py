@@ -245,6 +245,8 @@ def _report(plan: Plan) -> dict[str, Any]:
     told = report.build(run.measure(plan))
     if told["interrupted"]:
         raise KeyboardInterrupt
+    for reason in told["void_reasons"]:
+        say(f"amplification: a void run: {reason}")
     return told
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from kio.segments.options import StoreOptions
 from kio.segments.store import Store
 from tests.measure import amplification, backup, expiry, memory, processes, restart, servers, verdict
 from tests.measure.expiry import Expected
-from tests.measure.numbered import Model
+from tests.measure.numbered import Model, Writer
 from tests.measure.verdict import Figure
 
 Main = Callable[[list[str]], int]
@@ -83,6 +84,20 @@ def test_a_backup_under_writes_is_measured_and_compared_key_by_key(
     assert found["backups"] >= 1
     assert found["writes_per_s_with_backup"] > 0
     assert found["rss_anon_mib_with_backup"] > 0
+
+
+@pytest.mark.stress
+def test_a_key_that_is_one_write_behind_its_model_is_found(tmp_path: Path) -> None:
+    with servers.kio_daemon(tmp_path) as server:
+        with Writer(server.url, b"t", 1_000, 100, tmp_path / "progress") as writer:
+            while writer.progress.acked < 3_000:
+                writer.check()
+                time.sleep(0.01)
+            writer.stop()
+        writes = writer.progress.acked
+        assert backup.compare(server.url, [writer.model], [writes]) == (0, 0)
+        assert backup.compare(server.url, [writer.model], [writes + 1]) == (1, 0)
+        assert backup.compare(server.url, [writer.model], [999]) == (1_000, 1)
 
 
 @pytest.mark.stress
