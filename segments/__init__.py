@@ -24,7 +24,7 @@ files; never starts a thread: what may take long is handed out as a Job for some
     compaction.py  when a shard is compacted                  victims.py    which of its segments
     rewrite.py     one compaction, step by step               copying.py    its jobs
     options.py     what may be set                            maintenance.py  slices beside serving
-    repair*.py     the ways out of what check finds           salvage.py    what still reads of a damaged segment
+    repair*.py     the ways out of what check finds           salvage*.py   what still reads of what is damaged
     the kernel:    _keydir.pyx the index, _engine.pyx batches, _hints.pyx scanning and rebuilding,
                    _checkpoint.pyx pages of the index to and from disk, _compact.pyx what survives a compaction,
                    _relocate.pyx words that follow it, _reshard.pyx live records for other shards, two C headers

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kio.errors import Corrupt, DirectoryInvalid, FormatTooNew, StorageError
@@ -174,6 +174,16 @@ class _ShardCheck:
                 self._disk.close(fd)
             self._tick()
         self._strays(manifest)
+        self._manifest_first()
+
+    def _manifest_first(self) -> None:
+        """Where the manifest is not to be trusted, no other repair is: it would make its state the truth."""
+        faults = self._report.faults
+        if any(fault.shard == self._shard and fault.repair == "manifest" for fault in faults):
+            self._report.faults = [
+                replace(fault, repair="manifest", segment=0) if fault.shard == self._shard else fault
+                for fault in faults
+            ]
 
     def _strays(self, manifest: Manifest) -> None:
         for name in self._disk.names(self._directory):

@@ -105,7 +105,7 @@ def create_or_load(data: Path, shards: int | None, disk: Disk = DISK) -> tuple[D
     for entry in [*data.glob("shard-*"), *data.glob("shards-*/shard-*")]:
         if any(name.endswith(".seg") for name in os.listdir(entry)):
             raise DirectoryInvalid(
-                f"{data} has no {NAME} file, but {entry.name} holds segments; restore {NAME} from a copy"
+                f"{data} has no {NAME} file, but {entry.name} holds segments; take it from a restored backup"
             )
     identity = DirectoryIdentity(secrets.token_bytes(16), secrets.randbits(64), count)
     for shard in range(count):
@@ -196,7 +196,7 @@ def _decode(path: Path, text: bytes) -> DirectoryIdentity:
             )
         identity = from_fields(fields)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DirectoryInvalid(f"{path} is damaged: {error}; restore it from a copy") from error
+        raise DirectoryInvalid(f"{path} is damaged: {error}; take it from a restored backup") from error
     if identity.algorithm != hashing.ALGORITHM or not 1 <= identity.shards <= limits.SHARDS_MAX:
         raise DirectoryInvalid(
             f"{path} names hash {identity.algorithm} and {identity.shards} shards, which is not understood"

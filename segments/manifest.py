@@ -64,6 +64,7 @@ EDIT: Final = struct.Struct("<IIQ")
 #: An edit is a few hundred bytes; a longer length is damage.
 EDIT_BYTES_MAX: Final = 64 * 1024
 REWRITE_BYTES: Final = 1 << 20
+_WAY_OUT: Final = 'restore it from a copy, or see "kio repair manifest"'
 assert HEADER.size == 32
 
 
@@ -264,7 +265,7 @@ class Manifest:
         try:
             fd = disk.open(self.path)
         except FileNotFoundError:
-            raise Corrupt(f"the manifest of shard {shard} is missing: {self.path}; restore it from a copy") from None
+            raise Corrupt(f"the manifest of shard {shard} is missing: {self.path}; {_WAY_OUT}") from None
         try:
             data = disk.read(fd, disk.size(fd), 0)
         finally:
@@ -370,7 +371,7 @@ class Manifest:
         where = f"the manifest of shard {self.shard}"
         head = data[: HEADER.size]
         if len(data) < HEADER.size + 4 or struct.unpack_from("<I", data, HEADER.size)[0] != crc32c(head):
-            raise Corrupt(f"{where} is corrupt at offset 0: {self.path}; restore it from a copy")
+            raise Corrupt(f"{where} is corrupt at offset 0: {self.path}; {_WAY_OUT}")
         magic, version, _, shard, directory_id = HEADER.unpack(head)
         if magic != MAGIC or shard != self.shard or directory_id != self.directory_id:
             raise Corrupt(f"{where} is that of shard {shard} of directory {directory_id.hex()}: {self.path}")
@@ -383,16 +384,33 @@ class Manifest:
             try:
                 self.state.apply(msgpack.unpackb(payload))
             except (KeyError, TypeError, ValueError) as error:
-                raise Corrupt(f"{where} contradicts itself at offset {at}: {error}") from error
+                raise Corrupt(f"{where} contradicts itself at offset {at}: {error}; {_WAY_OUT}") from error
             sequence += 1
             at += EDIT.size + len(payload)
         if at < len(data):
             for later in range(at, len(data)):
                 if _edit_at(data, later, None, above=sequence) is not None:
-                    raise Corrupt(f"{where} is corrupt at offset {at}, valid edits follow at {later}: {self.path}")
+                    raise Corrupt(
+                        f"{where} is corrupt at offset {at}, valid edits follow at {later}: {self.path}; {_WAY_OUT}"
+                    )
         self.torn_bytes = len(data) - at
         self._end = at
         self._sequence = sequence
+
+
+def readable_edits(data: bytes) -> list[tuple[int, int, dict[str, Any]]]:
+    """(offset behind it, sequence number, edit) of every edit that can be read in the bytes of a damaged manifest."""
+    found: list[tuple[int, int, dict[str, Any]]] = []
+    at = last = 0
+    while at + EDIT.size <= len(data):
+        payload = _edit_at(data, at, None, above=last)
+        if payload is None:
+            at += 1
+            continue
+        last = EDIT.unpack_from(data, at)[2]
+        at += EDIT.size + len(payload)
+        found.append((at, last, msgpack.unpackb(payload)))
+    return found
 
 
 def _edit_crc(sequence: int, payload: bytes) -> int:

@@ -232,7 +232,7 @@ class Recovery:
             if self._holds_records(path, number):
                 raise Corrupt(
                     f"the manifest of shard {self._shard} does not know segment {number}, which holds records: the "
-                    f"manifest lost its end; restore {self._manifest.path} from a copy"
+                    f'manifest lost its end; restore {self._manifest.path} from a copy, or see "kio repair manifest"'
                 )
             remove.append(path)
         return remove

@@ -22,6 +22,7 @@ from kio.segments.repair import Plan, Replacement, ShardFiles, announce, nothing
 from kio.segments.salvage import Salvaged, is_hidden, records_of_copy, salvage
 from kio.segments.segment import segment_name
 
+_MANIFEST_FIRST: Final = "the manifest is not to be trusted: use repair manifest first"
 _PAGE: Final = bytes(4096)
 
 
@@ -50,7 +51,10 @@ def plan_checkpoint(files: ShardFiles) -> Plan:
         Corrupt, FormatTooNew: when the manifest cannot be used.
     """
     manifest = files.load_manifest()
-    wrong = _checkpoint_faults(examine_shard(files.root, files.identity, files.shard, files.disk).faults)
+    faults = examine_shard(files.root, files.identity, files.shard, files.disk).faults
+    if any(fault.repair == "manifest" for fault in faults):
+        return nothing_to_repair(files.shard, _MANIFEST_FIRST)
+    wrong = _checkpoint_faults(faults)
     if not wrong:
         return nothing_to_repair(files.shard, "the checkpoint is whole, or there is none")
     plan = Plan(files.shard)
@@ -69,11 +73,11 @@ def _plan(files: ShardFiles, number: int, *, keeps: bool) -> Plan:
     if target is None:
         return nothing_to_repair(files.shard, f"the manifest names no segment {number}; it may be repaired already")
     faults = examine_shard(files.root, files.identity, files.shard, files.disk).faults
+    if any(fault.repair == "manifest" for fault in faults):
+        return nothing_to_repair(files.shard, _MANIFEST_FIRST)
     own = [fault for fault in faults if fault.segment == number]
     if not own:
         return nothing_to_repair(files.shard, f"segment {number} has no fault")
-    if any(fault.repair == "manifest" for fault in own):
-        return nothing_to_repair(files.shard, "it is the manifest that has to be repaired first")
     if keeps and all(fault.repair == "segment" for fault in own):
         return nothing_to_repair(files.shard, f"{own[0].message}: no record of it can be kept; use repair segment")
     plan = Plan(files.shard)

@@ -58,6 +58,7 @@ class Salvaged:
         lost: what was there and is damaged.
         unreadable_bytes: what the disk did not deliver.
         records_lost: how many records are missing at least; None where that cannot be told.
+        left_out: offsets of valid records that are not to be copied, as another segment holds them.
     """
 
     path: Path
@@ -67,6 +68,7 @@ class Salvaged:
     lost: list[Lost] = field(default_factory=list)
     unreadable_bytes: int = 0
     records_lost: int | None = 0
+    left_out: frozenset[int] = frozenset()
 
     @property
     def bytes_lost(self) -> int:
@@ -79,9 +81,13 @@ class Salvaged:
         return not self.lost and not self.entry.damaged
 
     def offsets(self) -> list[tuple[int, int, int]]:
-        """(offset, bytes, LSN) of the valid records, in the order of the file."""
+        """(offset, bytes, LSN) of the valid records that count here, in the order of the file."""
         found = _hints.iterate(self.scan.hints)
-        return sorted((offset, size, lsn) for offset, size, kind, lsn in found if kind != format.DAMAGED)
+        return sorted(
+            (offset, size, lsn)
+            for offset, size, kind, lsn in found
+            if kind != format.DAMAGED and offset not in self.left_out
+        )
 
 
 def read_file(disk: Disk, path: Path) -> tuple[bytes, int]:
@@ -265,4 +271,4 @@ def _parts(source: Salvaged, crc_seed: int, header: bytes) -> Iterator[bytes]:
 
 def records_of_copy(source: Salvaged) -> int:
     """How many records `write_segment` will write."""
-    return source.scan.records + sum(map(is_hidden, source.lost))
+    return source.scan.records - len(source.left_out) + sum(map(is_hidden, source.lost))

@@ -36,6 +36,7 @@ from kio.cli import (
     output,
     persist,
     repair_checkpoint,
+    repair_manifest,
     repair_record,
     repair_segment,
     reshard,
@@ -75,6 +76,7 @@ VERBS: Final[dict[str, ModuleType]] = {
 
 #: The verbs of `kio repair`.
 REPAIRS: Final[dict[str, ModuleType]] = {
+    "manifest": repair_manifest,
     "record": repair_record,
     "segment": repair_segment,
     "checkpoint": repair_checkpoint,

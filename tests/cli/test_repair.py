@@ -96,6 +96,25 @@ def test_a_damaged_checkpoint_is_given_up_without_a_loss(kio: Run, whole: Histor
     assert kio("check", str(history.data)).code == 0
 
 
+def test_a_manifest_is_written_anew_and_the_damaged_one_kept(kio: Run, whole: History, tmp_path: Path) -> None:
+    history = whole.copied(tmp_path / "data")
+    manifest = history.path / "MANIFEST"
+    spoil(manifest, 20)
+    before = manifest.read_bytes()
+    command = advised(kio, history.data)
+    assert command == ["repair", "manifest", str(history.data), "--shard", "0"]
+    refused = kio("repair", "record", str(history.data), "--shard", "0", "--segment", "1")
+    assert refused.code == exit_codes.CORRUPT
+    assert 'see "kio repair manifest"' in refused.err
+    lines = kio(*command).out.decode().splitlines()
+    assert "does: keep the damaged one as MANIFEST.damaged-1" in lines
+    assert "loses: nothing" in lines
+    assert manifest.read_bytes() == before
+    assert kio(*command, "--yes").code == 0
+    assert (history.path / "MANIFEST.damaged-1").read_bytes() == before
+    assert kio("check", str(history.data)).code == 0
+
+
 def test_a_directory_in_use_and_one_that_is_none_have_their_exit_codes(kio: Run, damaged: History) -> None:
     lock = lock_file(damaged.data / "LOCK")
     ran = kio(*advised_for(damaged))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from tests.cluster.rawwire import CORRUPT, GET, OK, SET, SET_MANY, SHARD_READ_ON
 from tests.cluster.strace import SYNCS, Strace, needs_strace
 
 DIRECTORY = "/var/lib/kio"
+BACKUP = "/backup/kio"
 MANUAL = (ROOT / "deploy" / "README.md").read_text(encoding="utf-8").partition("\n## Repair\n")[2].partition("\n## ")[0]
 KEYS = 3_000
 
@@ -85,6 +87,12 @@ def refuses_writes(daemon: Daemon) -> bool:
         return is_told and wire.request(SET, 0, b"later", b"3")[0] == SHARD_READ_ONLY
 
 
+def lose_identity(daemon: Daemon) -> None:
+    daemon.cli("backup", daemon.home / "backup")
+    daemon.stop()
+    spoil(daemon.data / "IDENTITY", 50)
+
+
 CASES = {
     "A shard is read-only": Case(fail_syncs, refuses_writes, {}, lambda _: True),
     "Records are damaged": Case(
@@ -98,6 +106,18 @@ CASES = {
         lambda daemon: answered(daemon) == CORRUPT and daemon.shard_stats()[0]["state"] == "failed",
         {1: 65},
         lambda number: number > KEYS - 100,
+    ),
+    "The manifest is damaged or missing": Case(
+        offline(lambda daemon: spoil(daemon.data / "shard-0000" / "MANIFEST", 50)),
+        lambda daemon: answered(daemon) == CORRUPT and "manifest" in daemon.shard_stats()[0]["reason"],
+        {1: 65},
+        lambda _: True,
+    ),
+    "IDENTITY is damaged or missing": Case(
+        lose_identity,
+        lambda daemon: daemon.cli("serve", "--data", daemon.data, "--port", "0", check=False).returncode == 78,
+        {},
+        lambda _: True,
     ),
     "The checkpoint is damaged": Case(
         offline(lambda daemon: None),
@@ -137,13 +157,20 @@ def test_the_way_out_works_as_it_is_written(title: str) -> None:
         wait_until(lambda: case.is_seen(daemon), 15, f"the symptom: {title}", 0.1)
         for place, command in enumerate(commands):
             if command == "systemctl stop kio":
-                daemon.stop()
+                if daemon.is_running():
+                    daemon.stop()
                 if title.startswith("The checkpoint"):
                     spoil(next((daemon.data / "shard-0000").glob("*.ckpt")), 300)
             elif command == "systemctl start kio":
                 daemon.restart(await_ready=True)
             else:
-                words = shlex.split(command.replace(DIRECTORY, str(daemon.data)))
+                real = command.replace(DIRECTORY, str(daemon.data)).replace(BACKUP, str(daemon.home / "backup"))
+                words = shlex.split(real)
+                if words[0] == "chown":
+                    continue  # there is no user kio here
+                if words[0] == "cp":
+                    subprocess.run(words, check=True)
+                    continue
                 assert words[0] == "kio", command
                 ran = daemon.cli(*words[1:], check=False)
                 told = f"{command} exited {ran.returncode}: {ran.stdout.decode()} {ran.stderr.decode()}"

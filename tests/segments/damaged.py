@@ -16,9 +16,10 @@ from kio.segments.disk import DISK, Disk
 from kio.segments.identity import NAME as IDENTITY_NAME
 from kio.segments.identity import _encode
 from kio.segments.manifest import NAME as MANIFEST_NAME
-from kio.segments.manifest import Manifest
+from kio.segments.manifest import Manifest, readable_edits
 from kio.segments.options import StoreOptions
 from kio.segments.repair import Plan, ShardFiles, open_shard
+from kio.segments.repair_manifest import plan_manifest
 from kio.segments.repair_segments import plan_checkpoint, plan_record, plan_segment
 from kio.segments.segment import RECORDS_START, segment_id, segment_name
 from tests.segments.faulty_disk import CarelessDisk
@@ -190,8 +191,13 @@ def _whole(file: Path) -> Callable[[int, int, format.Record], bool]:
     return lambda segment, _, __: segment == number
 
 
-def _flip(file: Path, at: int) -> Callable[[int, int, format.Record], bool]:
+def spoiled(file: Path, at: int) -> None:
+    """Let one byte of a file be another."""
     damage(file, at, bytes([file.read_bytes()[at] ^ 0x5A]))
+
+
+def _flip(file: Path, at: int) -> Callable[[int, int, format.Record], bool]:
+    spoiled(file, at)
     return _nothing
 
 
@@ -261,6 +267,51 @@ WOUNDS = [
 ]
 
 
+def _manifest(history: History) -> Path:
+    return history.path / MANIFEST_NAME
+
+
+def _edits(file: Path) -> list[int]:
+    """Where the edits of a manifest end."""
+    return [end for end, _, _ in readable_edits(file.read_bytes())]
+
+
+def _flip_edit(file: Path, *numbers: int) -> Callable[[int, int, format.Record], bool]:
+    ends = _edits(file)
+    for number in numbers:
+        _flip(file, ends[number] - 3)
+    return _nothing
+
+
+def _replaced(file: Path, content: bytes) -> Callable[[int, int, format.Record], bool]:
+    file.write_bytes(content)
+    return _nothing
+
+
+#: What check finds wrong with a manifest; no record is lost by it.
+MANIFEST_WOUNDS = [
+    Wound("header", lambda h: _flip(_manifest(h), 20)),
+    Wound("length of the first edit", lambda h: _flip(_manifest(h), 36)),
+    Wound("the first edit", lambda h: _flip_edit(_manifest(h), 0)),
+    Wound("an edit in the middle", lambda h: _flip_edit(_manifest(h), len(_edits(_manifest(h))) // 2)),
+    Wound("every other edit", lambda h: _flip_edit(_manifest(h), *range(0, len(_edits(_manifest(h))), 2))),
+    Wound("missing", lambda h: _manifest(h).unlink() or _nothing),
+    Wound("empty", lambda h: _replaced(_manifest(h), b"")),
+    Wound(
+        "cut to its half", lambda h: _replaced(_manifest(h), _manifest(h).read_bytes()[: _edits(_manifest(h))[3] + 5])
+    ),
+    Wound("zeros", lambda h: _replaced(_manifest(h), bytes(_manifest(h).stat().st_size))),
+    Wound("that of another shard", lambda h: _replaced(_manifest(h), _foreign(h))),
+]
+
+
+def _foreign(history: History) -> bytes:
+    path = history.data.parent / "foreign"
+    path.mkdir()
+    Manifest.create(path, 1, IDENTITY.directory_id, CarelessDisk())
+    return (path / MANIFEST_NAME).read_bytes()
+
+
 def _flip_behind(file: Path) -> Callable[[int, int, format.Record], bool]:
     with file.open("ab") as opened:
         opened.write(b"junk")
@@ -281,6 +332,8 @@ def plan_for(files: ShardFiles, fault: Fault) -> Plan:
         return plan_record(files, fault.segment)
     if fault.repair == "segment":
         return plan_segment(files, fault.segment)
+    if fault.repair == "manifest":
+        return plan_manifest(files)
     assert fault.repair == "checkpoint", fault
     return plan_checkpoint(files)
 

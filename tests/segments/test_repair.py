@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from pathlib import Path
@@ -23,6 +24,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> History:
     return make_history(tmp_path_factory.mktemp("repair") / "data")
 
 
+FULL = bool(os.environ.get("FULL"))
 #: What is killed in the default run; the stress run takes all.
 MOMENTS = ("value of a record", "one never sealed is missing")
 
@@ -75,14 +77,14 @@ def crash_at_calls(history: History, tmp_path: Path, wound: Wound, step: int) ->
 
 @pytest.mark.parametrize("wound", [wound for wound in WOUNDS if wound.name in MOMENTS], ids=lambda wound: wound.name)
 def test_crash_at_many_calls_of_a_repair(history: History, tmp_path: Path, wound: Wound) -> None:
-    crash_at_calls(history, tmp_path, wound, step=7)
+    crash_at_calls(history, tmp_path, wound, step=11)
 
 
 @pytest.mark.stress
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("wound", WOUNDS, ids=lambda wound: wound.name)
-def test_crash_at_every_call_of_any_repair(history: History, tmp_path: Path, wound: Wound) -> None:
-    crash_at_calls(history, tmp_path, wound, step=1)
+def test_crash_at_more_calls_of_any_repair(history: History, tmp_path: Path, wound: Wound) -> None:
+    crash_at_calls(history, tmp_path, wound, step=1 if FULL else 5)
 
 
 def test_what_is_set_aside_is_the_damaged_file_as_it_was(history: History, tmp_path: Path) -> None:
