@@ -25,8 +25,10 @@ import dataclasses
 import errno
 import os
 import secrets
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -35,11 +37,12 @@ from kio import limits, opbatch, wire
 from kio.errors import Corrupt, DirectoryInvalid, DiskFull
 from kio.segments import identity
 from kio.segments._reshard import Dealer
-from kio.segments.check import check_shards
+from kio.segments.check import Report, check_shards
 from kio.segments.clock import ShardClock
 from kio.segments.disk import DISK, Disk, lock_file
 from kio.segments.format import HINT
 from kio.segments.identity import DirectoryIdentity, shard_path, shards_root
+from kio.segments.jobs import Job
 from kio.segments.manifest import Manifest, State
 from kio.segments.options import StoreOptions
 from kio.segments.reading import ShardReader
@@ -52,6 +55,9 @@ SEGMENTS_PER_SHARD: Final = 4
 SEGMENT_BYTES_MIN: Final = limits.MIB
 #: On disk a key takes a hint and eight bytes of checkpoint beside its record.
 KEY_BYTES: Final = HINT.size + 8
+
+#: While a job runs for a shard, no more is written to it than this part of a segment: seals keep up.
+JOBS_PER_SEGMENT: Final = 4
 
 #: Called with (bytes done, bytes in all); what is verified counts again.
 Progress = Callable[[int, int], None]
@@ -80,6 +86,7 @@ def reshard(
     *,
     segment_bytes: int = limits.SEGMENT_MIB * limits.MIB,
     progress: Progress | None = None,
+    helper: Executor | None = None,
     disk: Disk = DISK,
     clock: MakeClock = ShardClock,
 ) -> Resharded:
@@ -87,6 +94,8 @@ def reshard(
 
     Args:
         segment_bytes: of the new segments, at most.
+        progress: may be called from the helper's threads.
+        helper: seals segments beside the copying, and verifies shards side by side; without one it is all done in turn.
         clock: makes the clock that says what has expired.
 
     Raises:
@@ -107,7 +116,7 @@ def reshard(
         identity.remove_leftovers(data, before, disk)
         done = Resharded(before.shards, shards)
         if before.shards != shards:
-            _Run(data, before, done, segment_bytes, progress, disk, clock).run()
+            _Run(data, before, done, segment_bytes, progress, helper, disk, clock).run()
         done.took_ms = round((time.monotonic() - started) * 1000)
         return done
     finally:
@@ -124,6 +133,7 @@ class _Run:
         done: Resharded,
         segment_bytes: int,
         progress: Progress | None,
+        helper: Executor | None,
         disk: Disk,
         clock: MakeClock,
     ) -> None:
@@ -132,13 +142,15 @@ class _Run:
         self._done = done
         self._segment_bytes = segment_bytes
         self._progress = progress
+        self._telling = threading.Lock()
+        self._helper = helper
         self._disk = disk
         self._make_clock = clock
         self._after = dataclasses.replace(
             before, directory_id=secrets.token_bytes(16), shards=done.shards, generation=before.generation + 1
         )
         self._root = shards_root(data, self._after)
-        self._stores: list[Store] = []
+        self._filled: list[_Filled] = []
         #: What the new shards must hold, by keyspace.
         self._keys = [0] * limits.KEYSPACES
         # What the survey has found.
@@ -146,6 +158,8 @@ class _Run:
         self._now_ms = 0
         self._live_bytes = 0
         self._live_keys = 0
+        #: How far `_verify` is, in bytes of records.
+        self._verified = 0
 
     def run(self) -> None:
         self._survey()
@@ -205,9 +219,9 @@ class _Run:
             with read() as reader:
                 self._copy(reader)
         self._count()
-        for store in self._stores:
-            store.close()
-        self._stores.clear()
+        for shard in self._filled:
+            shard.close()
+        self._filled.clear()
         self._verify()
 
     def _make_shards(self) -> None:
@@ -226,7 +240,8 @@ class _Run:
         )
         for shard in range(self._after.shards):
             path = shard_path(self._root, shard)
-            self._stores.append(Store.open(path, self._after, shard, options, disk, self._standing_clock))
+            store = Store.open(path, self._after, shard, options, disk, self._standing_clock)
+            self._filled.append(_Filled(store, self._segment_bytes // JOBS_PER_SEGMENT, self._helper))
 
     def _standing_clock(self, floor_ms: int) -> ShardClock:
         """A clock that does not move: nothing expires while it is counted."""
@@ -237,7 +252,7 @@ class _Run:
         read_before = self._done.record_bytes
         while batches := dealer.deal(CHUNK_BYTES):
             for shard, batch in batches:
-                _write(self._stores[shard], batch)
+                self._filled[shard].write(batch)
             self._done.record_bytes = read_before + dealer.record_bytes
             self._tell(self._done.record_bytes, 2 * self._live_bytes)
         self._done.record_bytes = read_before + dealer.record_bytes
@@ -257,8 +272,8 @@ class _Run:
         """Compare the new shards' counts of every keyspace with what was read."""
         found = [0] * limits.KEYSPACES
         counts = [opbatch.Operation(wire.OP_COUNT, keyspace=keyspace) for keyspace in range(limits.KEYSPACES)]
-        for shard, store in enumerate(self._stores):
-            answered = store.execute(opbatch.encode_batch(shard, 0, counts)).replies
+        for shard, filled in enumerate(self._filled):
+            answered = filled.store.execute(opbatch.encode_batch(shard, 0, counts)).replies
             for reply in opbatch.decode_replies(answered):
                 found[reply.index] += int.from_bytes(reply.payload, "little")
         wrong = [keyspace for keyspace, keys in enumerate(self._keys) if keys != found[keyspace]]
@@ -276,14 +291,27 @@ class _Run:
             if not state.is_closed or any(entry.state != "sealed" for entry in state.segments.values()):
                 raise OSError(errno.EIO, f"shard {shard} of the new ones could not be closed; nothing was changed")
             self._disk.sync_directory(path)
-        report = check_shards(self._root, self._after, progress=self._verified, disk=self._disk)
-        for fault in [*report.faults, *report.notes]:
+        reports = list((self._helper.map if self._helper else map)(self._check, range(self._after.shards)))
+        for fault in [fault for report in reports for fault in [*report.faults, *report.notes]]:
             raise Corrupt(f"shard {fault.shard} of the new ones: {fault.file}: {fault.message}; nothing was changed")
-        if report.records != self._done.records:
-            raise Corrupt(f"of {self._done.records} new records {report.records} are there; nothing was changed")
+        records = sum(report.records for report in reports)
+        if records != self._done.records:
+            raise Corrupt(f"of {self._done.records} new records {records} are there; nothing was changed")
+        self._tell(2 * self._done.record_bytes, 2 * self._done.record_bytes)
 
-    def _verified(self, done: int, total: int) -> None:
-        self._tell(self._done.record_bytes + done, self._done.record_bytes + total)
+    def _check(self, shard: int) -> Report:
+        told = 0
+
+        def tell(done: int, total: int) -> None:
+            # In bytes of records, of which this shard has about its part.
+            nonlocal told
+            part = self._done.record_bytes * done // (total * self._after.shards)
+            with self._telling:
+                self._verified += part - told
+                told = part
+                self._tell(self._done.record_bytes + self._verified, 2 * self._done.record_bytes)
+
+        return check_shards(self._root, self._after, shard, progress=tell, disk=self._disk)
 
     def _tell(self, done: int, total: int) -> None:
         if self._progress is not None:
@@ -293,9 +321,9 @@ class _Run:
 
     def _give_up(self) -> None:
         """Remove what was built; what the disk refuses of that is left to the next run."""
-        for store in self._stores:
+        for shard in self._filled:
             with suppress(OSError):
-                store.abandon()
+                shard.abandon()
         with suppress(OSError):
             self._disk.remove_tree(self._root)
             self._disk.sync_directory(self._data)
@@ -307,22 +335,63 @@ class _Run:
             self._done.left = [path.name for path in identity.leftovers(self._data, self._after)]
 
 
-def _write(store: Store, batch: bytes) -> None:
-    """Execute a batch of sets, and what waits in the background.
+class _Filled:
+    """A new shard while it is filled, and the job that runs beside.
 
-    Raises:
-        KioError: when the store refuses one of them.
-        OSError: when the disk refuses a job.
+    Args:
+        ahead_max: bytes that may be written while a job runs.
     """
-    replies = store.execute(batch).replies
-    statuses = replies[opbatch.HEADER.size + 4 :: opbatch.ENTRY.size]
-    if len(replies) != opbatch.HEADER.size + opbatch.ENTRY.size * len(statuses) or any(statuses):
-        for reply in opbatch.decode_replies(replies):
-            error = reply.error()
-            if error is not None:
-                raise error
-    while (job := store.background_job()) is not None:
-        job.run()
-        store.finish(job)
+
+    def __init__(self, store: Store, ahead_max: int, helper: Executor | None) -> None:
+        self.store = store
+        self._ahead_max = ahead_max
+        self._helper = helper
+        self._ahead = 0
+        self._running: tuple[Job, Future[None]] | None = None
+
+    def write(self, batch: bytes) -> None:
+        """Execute a batch of sets, and see to what waits in the background.
+
+        Raises:
+            KioError: when the store refuses one of them.
+            OSError: when the disk refuses a job.
+        """
+        replies = self.store.execute(batch).replies
+        statuses = replies[opbatch.HEADER.size + 4 :: opbatch.ENTRY.size]
+        if any(statuses):
+            for reply in opbatch.decode_replies(replies):
+                error = reply.error()
+                if error is not None:
+                    raise error
+        self._ahead += len(batch)
+        if self._running is not None and (self._running[1].done() or self._ahead > self._ahead_max):
+            self._finish_running()
+        while self._running is None and (job := self.store.background_job()) is not None:
+            self._ahead = 0
+            if self._helper is None:
+                job.run()
+                self._take_over(job)
+            else:
+                self._running = job, self._helper.submit(job.run)
+
+    def close(self) -> None:
+        """Stop cleanly; what the disk refuses of that is in the log, and seen by who looks at the manifest."""
+        self._finish_running()
+        self.store.close()
+
+    def abandon(self) -> None:
+        """Stop as a killed process does, when no job runs any more."""
+        if self._running is not None:
+            self._running[0].cancel()
+        self.store.abandon()
+
+    def _finish_running(self) -> None:
+        if self._running is not None:
+            (job, future), self._running = self._running, None
+            future.result()
+            self._take_over(job)
+
+    def _take_over(self, job: Job) -> None:
+        self.store.finish(job)
         if job.error is not None:
             raise job.error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -12,6 +13,9 @@ import typer
 from kio import config
 from kio.cli import options, output, progress
 from kio.limits import MIB, SHARDS_MAX
+
+#: Threads beside the one that copies.
+HELPERS: Final = 2
 
 EXAMPLE: Final = "kio reshard /var/lib/kio-restored --shards 4"
 
@@ -37,12 +41,13 @@ def command(
     from kio.segments.reshard import reshard
 
     settings = config.load(config_file, os.environ, {}).settings
-    with progress.bar("reshard", None, progress.BYTES) as bar:
+    with progress.bar("reshard", None, progress.BYTES) as bar, ThreadPoolExecutor(HELPERS) as helper:
         done = reshard(
             directory or data or settings.data,
             shards,
             segment_bytes=settings.segment_mib * MIB,
             progress=bar.moved_to,
+            helper=helper,
         )
     if json:
         output.as_json(dataclasses.asdict(done))

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -126,6 +127,25 @@ def test_progress_rises_to_the_end(data: Data) -> None:
     assert seen[-1][0] == seen[-1][1] > 0
 
 
+def test_helpers_seal_and_verify_beside_the_copying(tmp_path: Path) -> None:
+    data = Data(tmp_path / "data", 2)
+    for i in range(400):
+        data.put(b"key %d" % i, b"value %d " % i * 100)
+    data.stop(random.Random(5))
+    seen: list[int] = []
+    with ThreadPoolExecutor(2) as helper:
+        done = reshard(
+            data.path, 3, segment_bytes=4096, progress=lambda done, _: seen.append(done), helper=helper,
+            disk=CarelessDisk(), clock=data.time.clock,
+        )  # fmt: skip
+    assert done.records == 400
+    assert seen == sorted(seen)
+    assert check_directory(data.path).notes == []
+    data.open()
+    data.compare()
+    data.kill()
+
+
 def test_a_large_value_and_the_longest_key_survive(tmp_path: Path) -> None:
     data = Data(tmp_path / "data", 1)
     data.put(b"k" * 65535, random.Random(1).randbytes(9 << 20), 3)
@@ -221,10 +241,10 @@ def test_a_disk_that_is_too_small_is_told_beforehand(data: Data, monkeypatch: py
 
 
 def test_a_number_of_keys_that_does_not_agree_is_not_swapped_in(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    write: Callable[..., None] = resharding._write
-    monkeypatch.setattr(resharding, "_write", lambda store, batch: None)
+    write: Callable[..., None] = resharding._Filled.write
+    monkeypatch.setattr(resharding._Filled, "write", lambda filled, batch: None)
     refused(data, Corrupt, "keys in the old shards and 0 in the new ones; nothing was changed")
-    monkeypatch.setattr(resharding, "_write", write)
+    monkeypatch.setattr(resharding._Filled, "write", write)
     data.reshard(3)
 
 
@@ -256,7 +276,7 @@ def test_ctrl_c_in_the_middle_leaves_nothing_behind(data: Data, monkeypatch: pyt
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(resharding, "_write", interrupted)
+    monkeypatch.setattr(resharding._Filled, "write", interrupted)
     before = digests(data.path)
     descriptors = open_descriptors()
     with pytest.raises(KeyboardInterrupt):

@@ -55,7 +55,7 @@ def moments(little: Data, path: Path) -> Iterator[int]:
     shutil.rmtree(path)
     assert disk.calls["any"] > 100
     for nth in range(1, disk.calls["any"] + 1):
-        if FULL or nth > swaps[-2] - 4 or nth % 40 == 0:
+        if FULL or nth > swaps[-2] - 4 or nth % 50 == 0:
             yield nth
 
 
