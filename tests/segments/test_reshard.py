@@ -26,6 +26,8 @@ from kio.segments.check import check_directory
 from kio.segments.disk import lock_file
 from kio.segments.identity import load, shard_path, shards_root
 from kio.segments.reading import ShardReader
+from kio.segments.repair import open_shard
+from kio.segments.repair_segments import plan_record
 from kio.segments.reshard import reshard
 from kio.segments.restore import restore
 from tests.segments.faulty_disk import CarelessDisk, FaultyDisk
@@ -286,6 +288,18 @@ def test_ctrl_c_in_the_middle_leaves_nothing_behind(data: Data, monkeypatch: pyt
 
 
 # ---- whoever reads a directory that was resharded ----
+
+
+def test_a_repair_finds_the_shards_where_they_are(data: Data) -> None:
+    data.reshard(3)
+    victim = segment_files(data.path / "shards-0001" / "shard-0001")[0]
+    damage(victim, 200)
+    with open_shard(data.path, 1) as files:
+        assert files.path == victim.parent
+        plan = plan_record(files, int(victim.stem))
+        assert plan.lost
+        plan.carry_out()
+    assert check_directory(data.path).faults == []
 
 
 def test_a_backup_of_a_resharded_directory_is_restored_and_goes_on(data: Data, tmp_path: Path) -> None:

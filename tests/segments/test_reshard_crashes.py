@@ -111,3 +111,25 @@ def test_whatever_call_of_the_disk_fails_the_old_shards_are_untouched_or_the_new
         little.reshard(3)
         assert opened(little, path).shards == 3
         shutil.rmtree(path)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_swap_that_a_kill_left_undurable_is_made_durable_before_the_old_shards_go(
+    little: Data, tmp_path: Path, seed: int
+) -> None:
+    """Else a power cut at the next start could bring back what names shards that are half removed."""
+    path, disk = little.path, FaultyDisk()
+
+    def die_behind_the_rename(kind: str) -> None:
+        if kind == "sync_directory" and load(path).shards == 3:
+            raise Died
+
+    disk.on_change = die_behind_the_rename
+    with pytest.raises(Died):
+        little.reshard(3, disk)
+    disk.on_change = None
+    disk.die("remove_tree", 2)
+    with pytest.raises(Died):
+        identity.remove_leftovers(path, load(path), disk)
+    disk.power_cut(path, tmp_path / "cut", random.Random(seed))
+    assert opened(little, tmp_path / "cut").shards == 3
