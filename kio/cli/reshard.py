@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import resource
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Final
@@ -14,6 +15,8 @@ from kio import config
 from kio.cli import options, output, progress
 from kio.limits import MIB, SHARDS_MAX
 
+#: Descriptors that a new shard needs while it is filled, with some to spare.
+DESCRIPTORS_PER_SHARD: Final = 8
 #: Threads beside the one that copies.
 HELPERS: Final = 2
 
@@ -40,6 +43,7 @@ def command(
         raise typer.BadParameter("give the directory once: DIR or --data DIR")
     from kio.segments.reshard import reshard
 
+    _allow_descriptors(shards * DESCRIPTORS_PER_SHARD)
     settings = config.load(config_file, os.environ, {}).settings
     with progress.bar("reshard", None, progress.BYTES) as bar, ThreadPoolExecutor(HELPERS) as helper:
         done = reshard(
@@ -60,3 +64,10 @@ def command(
         counts = f"records={done.records} mib={done.record_bytes / MIB:.1f} expired={done.expired}"
         output.line(f"resharded from {done.shards_before} to {done.shards} shards: {counts} took_ms={done.took_ms}")
     return 0
+
+
+def _allow_descriptors(wanted: int) -> None:
+    """Raise this process's soft limit where it is too low for so many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if wanted > soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

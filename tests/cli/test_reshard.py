@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from kio.segments.identity import create_or_load, load
-from tests.cluster.daemon import Daemon
+from tests.cluster.daemon import ROOT, Daemon, environment
 
 from .conftest import Run
 
@@ -41,6 +44,13 @@ def test_the_directory_is_that_of_the_settings_where_none_is_given(kio: Run, dat
     (tmp_path / "kio.toml").write_text(f'data = "{data}"\n')
     assert kio("reshard", "--shards", "5", "--config", str(tmp_path / "kio.toml")).code == 0
     assert load(data).shards == 5
+
+
+def test_many_shards_are_made_under_a_low_limit_of_descriptors(data: Path) -> None:
+    command = f"ulimit -Sn 64; exec {shlex.quote(sys.executable)} -m kio reshard {shlex.quote(str(data))} --shards 20"
+    ran = subprocess.run(["sh", "-c", command], cwd=ROOT, env=environment(), capture_output=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert load(data).shards == 20
 
 
 def test_a_directory_in_use_is_refused(kio: Run) -> None:
