@@ -89,7 +89,7 @@ def test_segments_of_a_resharded_directory_without_identity_are_not_started_over
     path = shard_path(shards_root(tmp_path, IDENTITY), 0)
     path.mkdir(parents=True)
     (path / "0000000001.seg").write_bytes(b"")
-    with pytest.raises(DirectoryInvalid, match="holds segments; restore IDENTITY"):
+    with pytest.raises(DirectoryInvalid, match="no IDENTITY file, but shard-0000 holds segments"):
         create_or_load(tmp_path, 2)
     write(tmp_path, IDENTITY)
     with pytest.raises(DirectoryInvalid, match="has no shard 1"):
