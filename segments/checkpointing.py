@@ -43,7 +43,9 @@ from kio.segments.manifest import Manifest, checkpoint_edit
 CHUNK_BYTES: Final = 1 << 20
 #: A job syncs when so much was written since the last sync, so that none has to wait for much.
 SYNC_BYTES: Final = 8 << 20
-#: Beside the interval, a checkpoint is due when so many times the KeyDir's memory was written.
+#: Beside the interval, a checkpoint is due when so many bytes were written, and so many times the KeyDir's memory: what
+#: a start has to read again takes it some tenths of a second, and checkpoints stay a small part of what is written.
+BYTES_WRITTEN: Final = 64 << 20
 KEYDIRS_WRITTEN: Final = 4
 #: What was replayed, or cannot be used any more, is covered by a new checkpoint after this time already.
 HURRY_S: Final = 5.0
@@ -54,7 +56,6 @@ class Checkpointer:
 
     Args:
         interval_s: the longest time that changes stay without a checkpoint.
-        bytes_min: records of so many bytes, at least, make one due at once.
     """
 
     def __init__(
@@ -65,7 +66,6 @@ class Checkpointer:
         manifest: Manifest,
         engine: Engine,
         interval_s: float,
-        bytes_min: int,
     ) -> None:
         # Set once.
         self._disk = disk
@@ -74,7 +74,6 @@ class Checkpointer:
         self._manifest = manifest
         self._engine = engine
         self._interval_s = interval_s
-        self._bytes_min = bytes_min
         self._log = Log(__name__, shard=shard)
         # What was at the start of the last one that was taken, or that the shard was opened with.
         self._version = (0, 0)
@@ -119,7 +118,7 @@ class Checkpointer:
         waited_s = now_s - self._last_s
         due_s = min(self._interval_s, HURRY_S) if self._is_stale or engine.is_shadow_void else self._interval_s
         written = engine.bytes_written - self._bytes
-        if waited_s < due_s and written < max(self._bytes_min, KEYDIRS_WRITTEN * engine.keydir.allocated_bytes):
+        if waited_s < due_s and written < max(BYTES_WRITTEN, KEYDIRS_WRITTEN * engine.keydir.allocated_bytes):
             return None
         return Activity("checkpoint", self._steps(now_s))
 
@@ -157,13 +156,13 @@ class Checkpointer:
                 while not copier.copy(CHUNK_BYTES):
                     yield SLICE
                 if copier.is_void:
-                    return
+                    return False
                 yield from file.run(_WriteJob(file, copier))
                 copier.clear()
             contents = Contents(*copier.contents())
             yield Durable(contents.lsn_max)
             if copier.is_void:
-                return
+                return False
             yield from file.run(_InstallJob(file, contents))
         finally:
             copier.close()
@@ -176,6 +175,7 @@ class Checkpointer:
         self._log.info(
             "checkpoint", keys=contents.words, lsn=contents.lsn_max, bytes=file.size, took_ms=round(self._ms_last)
         )
+        return True
 
 
 class _File:

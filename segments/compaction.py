@@ -123,11 +123,13 @@ class Compaction:
         chosen = self._choose(candidates)
         if chosen:
             victims = [segments[candidate.id] for candidate in chosen]
-            yield from self._compact(victims, is_asked=bool(self._asked))
+            if (yield from self._compact(victims, is_asked=bool(self._asked))):
+                return True
         elif self._is_active_dead():
             self._parts.chain.rotate(0)
-        else:
-            self._idle_until_s = now_s + IDLE_S
+            return True
+        self._idle_until_s = now_s + IDLE_S
+        return False
 
     def _candidates(self, segments: dict[int, tuple[Segment, SegmentEntry]]) -> Generator[Pause, None, list[Candidate]]:
         """What could be compacted; `segments` gets them by id."""
@@ -177,6 +179,7 @@ class Compaction:
     # ---- doing it ----
 
     def _compact(self, victims: list[tuple[Segment, SegmentEntry]], *, is_asked: bool) -> Steps:
+        """Rewrite the victims; whether any of them is gone."""
         started_s = monotonic_s()
         gain_min = 0.0 if is_asked else GAIN_MIN
         self._rewrite = rewrite = Rewrite(
@@ -189,11 +192,12 @@ class Compaction:
         )
         self._rewriting = rewrite.steps()
         try:
-            yield from self._rewriting
+            has_dropped = yield from self._rewriting
         except OSError:
             self._end(rewrite.outcome, started_s)
             raise
         self._end(rewrite.outcome, started_s)
+        return has_dropped
 
     def _pause(self) -> float:
         over = max(0, self._excess_bytes()) / self._segment_bytes

@@ -6,8 +6,10 @@ An activity (a compaction, a checkpoint) is a generator that the store's thread 
     a Job         run by a helper thread; the activity goes on when it has run, and reads its `error`
     Durable(lsn)  the activity goes on when every record up to that LSN is on disk
 
-Planners are asked in their order, at most every PLAN_INTERVAL_S, whether there is anything to do; the first activity
-that one of them gives is run to its end before any is asked again.
+Planners are asked in turn whether there is anything to do: every PLAN_INTERVAL_S, and at once when an activity has come
+to its end. The first activity that one of them gives is run to its end before any is asked again; then its planner is
+the last in the row, so that none keeps the others waiting. An activity returns whether it did something: if not, its
+planner is not asked again for PLAN_INTERVAL_S.
 Invariants:
   * one activity at a time: so a compaction and a checkpoint never see each other half done (checkpoint.py needs that);
   * an activity that is given up (a clean stop, an error of the disk) cleans up in its own `finally`.
@@ -16,7 +18,9 @@ Crash: nothing is kept here; what an activity leaves on disk is its own business
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -45,7 +49,7 @@ class Durable(NamedTuple):
     lsn: int
 
 
-Steps = Generator[Pause | Job | Durable, None, None]
+Steps = Generator[Pause | Job | Durable, None, bool]
 
 
 class Activity(NamedTuple):
@@ -59,18 +63,26 @@ class Activity(NamedTuple):
 Planner = Callable[[float], Activity | None]
 
 
+@dataclass(eq=False)
+class _Turn:
+    """A planner in the row, and when it may be asked again."""
+
+    planner: Planner
+    not_before_s: float = 0.0
+
+
 class Maintenance:
     """The maintenance of one shard. Used by the store's thread only.
 
     Args:
-        planners: in the order in which they are asked.
+        planners: asked in turn.
         durable_lsn: tells the shard's durable LSN.
     """
 
     def __init__(self, log: Log, planners: list[Planner], durable_lsn: Callable[[], int]) -> None:
         # Set once.
         self._log = log
-        self._planners = planners
+        self._planners = deque(_Turn(planner) for planner in planners)
         self._durable_lsn = durable_lsn
         # The activity under way, and what it waits for.
         self._activity: Activity | None = None
@@ -95,6 +107,8 @@ class Maintenance:
         if not self._is_ready():
             return False
         self._resume(now_s)
+        if self._activity is None:
+            self._plan(now_s)
         return self._is_ready()
 
     def _is_ready(self) -> bool:
@@ -125,9 +139,13 @@ class Maintenance:
         if now_s < self._plan_at_s:
             return
         self._plan_at_s = now_s + PLAN_INTERVAL_S
-        for planner in self._planners:
-            self._activity = planner(now_s)
+        for turn in tuple(self._planners):
+            if now_s < turn.not_before_s:
+                continue
+            self._activity = turn.planner(now_s)
             if self._activity is not None:
+                self._planners.remove(turn)
+                self._planners.append(turn)
                 self._waits_for = SLICE
                 return
 
@@ -136,8 +154,11 @@ class Maintenance:
         try:
             self._waits_for = next(self._activity.steps)
             self._is_job_taken = False
-        except StopIteration:
+        except StopIteration as end:
             self._activity = None
+            self._plan_at_s = now_s
+            if not end.value:
+                self._planners[-1].not_before_s = now_s + PLAN_INTERVAL_S
         except OSError as error:
             self._log.warning(f"{self._activity.name} failed", reason=str(error))
             self._activity = None

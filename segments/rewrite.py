@@ -128,7 +128,7 @@ class Rewrite:
         self._current = victims[0][0]
 
     def steps(self) -> Steps:
-        """Do it.
+        """Do it; whether a victim is gone.
 
         Raises:
             OSError: when the disk refuses, or there is no memory. Nothing has changed then; or, behind the install, the
@@ -154,6 +154,7 @@ class Rewrite:
         except OSError:
             self.discard()
             raise
+        return bool(self.outcome.drops)
 
     def stop(self, steps: Steps) -> None:
         """End what `steps` is in the middle of: complete it where its edit was made, else give it up. Blocks.
@@ -276,7 +277,7 @@ class Rewrite:
             self.outcome.kept[job.entry.id] = sum(taken.kept_bytes for taken in self._taken)
         return job
 
-    def _relocate(self, job: InstallJob) -> Steps:
+    def _relocate(self, job: InstallJob) -> Generator[Pause, None, None]:
         if self._output is None:
             return
         segment = self._output.segment

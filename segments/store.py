@@ -108,7 +108,6 @@ class Store:
                 self._manifest,
                 self._engine,
                 options.checkpoint_interval_s,
-                options.segment_bytes,
             )
             now_ms, fail = self._clock.now_ms, self._become_read_only
             parts = Parts(disk, shard, identity.seed, self._manifest, self._engine, self._chain, now_ms, fail)
@@ -288,6 +287,11 @@ class Store:
         """Bytes of records that no finished sync covers."""
         return self._chain.unsynced_bytes
 
+    @property
+    def wants_sync(self) -> bool:
+        """Whether maintenance waits for records to be durable."""
+        return self._maintenance.lsn_wanted > self.durable_lsn
+
     def sync_job(self) -> Job | None:
         """What makes every record up to `lsn` durable; None when all are, one is under way, or it is read-only."""
         return None if self._read_only_reason else self._chain.sync_job()
@@ -297,7 +301,7 @@ class Store:
         if self._read_only_reason:
             return None
         job = self._chain.background_job() or self._maintenance.job() or self._sweeper.job()
-        if job is None and self._options.sync == "os" and self._maintenance.lsn_wanted > self.durable_lsn:
+        if job is None and self._options.sync == "os" and self.wants_sync:
             job = self._chain.sync_job()  # nobody else asks for one
         return job
 

@@ -80,7 +80,7 @@ def _open_shards(sock: socket.socket, configure: control.Message) -> dict[int, S
         space_amplification=configure["space_amplification"],
         dead_ratio=configure["dead_ratio"],
         checkpoint_interval_s=configure["checkpoint_interval_s"],
-        open_segments=configure["open_segments"],
+        open_segments=max(1, configure["open_segments"] // len(configure["shards"])),
         memory_bytes_max=configure["memory_bytes_max"],
         value_bytes_max=configure["max_value_bytes"],
         sync=configure["sync"],

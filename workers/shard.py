@@ -8,7 +8,7 @@ The three modes:
               that depend on it with the LSN they wait for; they leave when `durable_lsn` has reached it. A sync covers
               what was written before it *started*, so a write that arrives during one waits for the next.
     interval  a sync is wanted `interval_s` after the first write that no started sync covers, or when SYNC_BYTES_MAX
-              are unsynced. An idle shard wants none.
+              are unsynced, or when maintenance waits for one. An idle shard wants none.
     os        never here; a segment is made durable when it is sealed.
 
 Invariants:
@@ -120,7 +120,7 @@ class Shard:
         if since is None or self._is_sync_under_way or self._policy.mode == "os":
             return None
         is_early = now < since + self._policy.interval_s and self._store.unsynced_bytes < SYNC_BYTES_MAX
-        if is_early and self._policy.mode == "interval":
+        if is_early and self._policy.mode == "interval" and not self._store.wants_sync:
             return None
         job = self._store.sync_job()
         if job is not None:

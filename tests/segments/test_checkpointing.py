@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kio.segments import checkpointing
 from kio.segments.manifest import Manifest
 from kio.segments.options import StoreOptions
 from tests.segments.faulty_disk import FaultyDisk
@@ -60,7 +61,8 @@ def test_one_is_taken_when_the_interval_has_passed_and_something_was_written(tmp
     driven.kill()
 
 
-def test_one_is_taken_at_once_when_much_was_written(tmp_path: Path) -> None:
+def test_one_is_taken_at_once_when_much_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpointing, "BYTES_WRITTEN", 1 << 20)
     driven = Driven(tmp_path / "shard", StoreOptions(segment_bytes=1 << 20, checkpoint_interval_s=INTERVAL_S))
     clock = Clock(driven)
     for i in range(20):

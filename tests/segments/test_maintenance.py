@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 from kio.log import Log
 from kio.segments.jobs import Job
-from kio.segments.maintenance import PLAN_INTERVAL_S, RETRY_S, SLICE, Activity, Durable, Maintenance, Steps
+from kio.segments.maintenance import PLAN_INTERVAL_S, RETRY_S, SLICE, Activity, Durable, Maintenance, Planner, Steps
 
 
 class Nothing(Job):
@@ -17,13 +17,13 @@ class Nothing(Job):
 
 
 class Shard:
-    """A maintenance with one planner, which gives what stands in `next_up`, once."""
+    """A maintenance with one planner, which gives what stands in `next_up`, once; and with others, if there are any."""
 
-    def __init__(self) -> None:
+    def __init__(self, *others: Planner) -> None:
         self.durable = 0
         self.next_up: list[Activity] = []
         self.asked = 0
-        self.maintenance = Maintenance(Log("test"), [self._plan], lambda: self.durable)
+        self.maintenance = Maintenance(Log("test"), [self._plan, *others], lambda: self.durable)
 
     def _plan(self, now_s: float) -> Activity | None:
         self.asked += 1
@@ -40,6 +40,7 @@ def test_slices_run_one_at_a_time_and_the_end_is_told() -> None:
         for i in range(3):
             done.append(i)
             yield SLICE
+        return True
 
     shard = Shard()
     shard.give(steps())
@@ -60,6 +61,7 @@ def test_an_activity_waits_until_its_job_has_run_and_the_job_is_given_out_once()
         yield job
         seen.append("after")
         yield SLICE
+        return True
 
     shard = Shard()
     shard.give(steps())
@@ -81,6 +83,7 @@ def test_an_activity_waits_for_durability() -> None:
     def steps() -> Steps:
         yield Durable(7)
         seen.append("durable")
+        return True
 
     shard = Shard()
     shard.give(steps())
@@ -95,24 +98,51 @@ def test_an_activity_waits_for_durability() -> None:
     assert shard.maintenance.lsn_wanted == 0
 
 
-def test_one_activity_ends_before_another_is_planned_and_planners_are_asked_now_and_then() -> None:
+def test_one_activity_ends_before_another_is_planned_and_that_at_once() -> None:
     order: list[str] = []
 
     def steps(name: str) -> Steps:
         order.append(name)
         yield SLICE
         order.append(name)
+        return True
 
     shard = Shard()
     shard.give(steps("a"))
     shard.give(steps("b"))
-    shard.maintenance.slice(0.0)
-    shard.maintenance.slice(0.0)
-    assert order == ["a", "a"]
-    shard.maintenance.slice(PLAN_INTERVAL_S / 2)
+    while shard.maintenance.slice(0.0):
+        pass
+    assert order == ["a", "a", "b", "b"]
+
+
+def test_planners_that_want_nothing_or_whose_activity_did_nothing_are_asked_now_and_then() -> None:
+    def steps() -> Steps:
+        yield from ()
+        return False
+
+    shard = Shard()
+    shard.give(steps())
+    assert not shard.maintenance.slice(0.0)
+    assert not shard.maintenance.slice(PLAN_INTERVAL_S / 2)
     assert shard.asked == 1
     shard.maintenance.slice(PLAN_INTERVAL_S)
-    assert order == ["a", "a", "b"]
+    assert shard.asked == 2
+
+
+def test_no_planner_keeps_another_waiting() -> None:
+    order: list[str] = []
+
+    def steps(name: str) -> Steps:
+        order.append(name)
+        yield SLICE
+        return True
+
+    shard = Shard(lambda _: Activity("greedy", steps("greedy")))
+    for name in "ab":
+        shard.give(steps(name))
+    for _ in range(8):
+        shard.maintenance.slice(0.0)
+    assert order == ["a", "greedy", "b", "greedy"]
 
 
 def test_an_activity_that_the_disk_fails_ends_and_planning_goes_on_later() -> None:
@@ -142,6 +172,7 @@ def test_an_activity_that_is_given_up_cleans_up() -> None:
             yield SLICE
         finally:
             cleaned.append("cleaned")
+        return True
 
     shard = Shard()
     shard.give(steps())

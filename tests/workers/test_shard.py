@@ -41,6 +41,7 @@ class ScriptedStore:
         self.lsn = self.durable_lsn = 0
         self.unsynced_bytes = 0
         self.is_read_only = False
+        self.wants_sync = False
         self.sync_fails = False
         self.executed: list[list[int]] = []
 
@@ -167,6 +168,15 @@ def test_with_interval_many_unsynced_bytes_are_synced_without_waiting():
     shard.execute(batch_of(a_set()), 1.0)
     store.unsynced_bytes = SYNC_BYTES_MAX
     assert shard.pick_sync(1.0) is not None
+
+
+def test_with_interval_maintenance_does_not_wait_for_the_interval():
+    shard, store = make(INTERVAL)
+    shard.execute(batch_of(a_set()), 0.0)
+    assert shard.pick_sync(0.01) is None
+    store.wants_sync = True
+    assert shard.pick_sync(0.02) is not None
+    assert shard.pick_sync(0.03) is None
 
 
 def test_with_os_no_sync_is_ever_wanted():
