@@ -27,13 +27,14 @@ Router to supervisor
     stats       connections, requests, bytes_in, bytes_out, in_flight, buffer_bytes (held for clients),
                 errors: {code: n}, per_op: {op: n}, rss_bytes, cpu_s
 
-The stats of a shard: state ("recovering" | "serving" | "read-only" | "failed"), reason, keys, live_bytes, dead_bytes,
-disk_bytes, segments, lsn, durable_lsn, epoch, keydir_bytes, keys_fit (about how many keys memory_bytes_max allows; 0:
-it is 0), gets, hits, misses, sets, deletes, expired, errors, bytes_read, bytes_written, syncs, sync_ms_last,
-unsynced_bytes, sync = the mode, checkpoint_lsn and checkpoint_bytes (0: there is none), checkpoint_age_s (since the
-last one was begun, or the shard was opened), checkpoint_ms_last (how long it took), checkpoints (taken since the shard
-was opened), checkpoint_fallbacks (1: it was opened without the one there was), amplification (bytes of records per live
-byte), and since the shard was opened: compactions, compacted_bytes_read, compacted_bytes_written, segments_dropped;
+The stats of a shard: state ("recovering" | "serving" | "full" | "read-only" | "failed"), reason, keys, live_bytes,
+dead_bytes, disk_bytes, reserve_bytes (allocated for compaction on a full disk), segments, lsn, durable_lsn, epoch,
+keydir_bytes, keys_fit (about how many keys memory_bytes_max allows; 0: it is 0), gets, hits, misses, sets, deletes,
+expired, errors, refused (writes that found no room), bytes_read, bytes_written, syncs, sync_ms_last, unsynced_bytes,
+sync = the mode, checkpoint_lsn and checkpoint_bytes (0: there is none), checkpoint_age_s (since the last one was begun,
+or the shard was opened), checkpoint_ms_last (how long it took), checkpoints (taken since the shard was opened),
+checkpoint_fallbacks (1: it was opened without the one there was), amplification (bytes of records per live byte), and
+since the shard was opened: compactions, compacted_bytes_read, compacted_bytes_written, segments_dropped;
 compaction_ms_last (how long the last one took), compaction_at_ms (when it ended, in ms since 1970; 0: none did).
 
 Pipes are ZeroMQ PUSH/PULL over ipc. A name holds the worker, its incarnation and the router's, so it is never used

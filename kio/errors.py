@@ -207,7 +207,7 @@ class ShardReadOnly(StorageError):
 
 
 class DiskFull(StorageError):
-    """Raised for a write that found no room on the disk; nothing was applied, reads go on."""
+    """Raised for a write that found no room on the disk; nothing was applied, reads and deletes go on."""
 
     code = 50
     text = "the disk is full; free some space"

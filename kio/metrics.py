@@ -57,7 +57,9 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
     Metric("kio_keys", "gauge", "Keys in the shard.", _SHARD),
     Metric("kio_live_bytes", "gauge", "Bytes of records that are the newest of their key.", _SHARD),
     Metric("kio_dead_bytes", "gauge", "Bytes of records that are overwritten, deleted or expired.", _SHARD),
-    Metric("kio_disk_bytes", "gauge", "Bytes of the shard's files.", _SHARD),
+    Metric("kio_disk_bytes", "gauge", "Bytes of the shard's segments.", _SHARD),
+    Metric("kio_reserve_bytes", "gauge", "Bytes that are kept for compaction on a full disk.", _SHARD),
+    Metric("kio_refused_total", "counter", "Writes that a shard refused since the disk was full.", _SHARD),
     Metric("kio_segments", "gauge", "Segments of the shard.", _SHARD),
     Metric("kio_keydir_bytes", "gauge", "Memory of the KeyDir.", _SHARD),
     Metric(
@@ -92,4 +94,4 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
 )
 
 #: Every state that `kio_shard_state` knows.
-SHARD_STATES: Final = ("serving", "recovering", "read-only", "failed", "down", "stopping")
+SHARD_STATES: Final = ("serving", "full", "recovering", "read-only", "failed", "down", "stopping")

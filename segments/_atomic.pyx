@@ -16,9 +16,9 @@ from libc.string cimport memset
 
 from kio._opbatch cimport Entry, Header, OP_RARE, Operation
 from kio.segments._engine cimport (
-    CODE_ABORTED, CODE_BAD_REQUEST, RUN_DONE, RUN_ROTATE, Buffer, Engine,
+    CODE_ABORTED, CODE_BAD_REQUEST, MISFITS_ROTATE, RUN_DONE, RUN_ROTATE, Buffer, Engine,
 )
-from kio.segments._format cimport FLAG_BATCH_OPEN, Record, record_bytes
+from kio.segments._format cimport EXPIRY_BYTES, FLAG_BATCH_OPEN, FOOTER_BYTES, HINT_BYTES, Record, record_bytes
 from kio.segments._native cimport kio_crc32c, setup
 
 from kio import errors, limits
@@ -28,6 +28,7 @@ setup()
 
 cdef enum:
     GROUP = 32              # operations between two rounds of prefetching
+    END_BYTES_MAX = HINT_BYTES + EXPIRY_BYTES
 
 assert errors.Aborted.code == CODE_ABORTED
 
@@ -95,17 +96,17 @@ cdef class Group:
             free(self.outer.parked.data)
 
     def run(self, uint32_t now_ms):
-        """Execute it: DONE_RUNNING, and what it appended is staged; or NEEDS_ROTATION (`needed_bytes`), and nothing is.
+        """Execute it: DONE_RUNNING, and what it appended is staged; or NEEDS_ROTATION (`needed_room`), and nothing is.
 
         In both cases it may be run again, after the engine's `rollback` where something is staged.
         Raises: MemoryError; the caller rolls back.
         """
         cdef Engine e = self.engine
-        cdef uint64_t start = e.tail, limit = e.limit
+        cdef uint64_t start = e.tail, limit = e.limit, end_bytes = e.end_bytes
         cdef int stopped
         e.open_flag = FLAG_BATCH_OPEN
         e.limit = min(start + RECORDS_MAX, SEGMENT_MAX)
-        e.has_failed = False
+        e.has_failed = e.has_put = False
         try:
             with nogil:
                 stopped = _run(e, now_ms)
@@ -114,18 +115,28 @@ cdef class Group:
             e.open_flag = 0
         if stopped == RUN_ROTATE and start + RECORDS_MAX > SEGMENT_MAX and e.tail - start + e.needed_bytes <= RECORDS_MAX:
             e.rollback()
-            e.needed_bytes = RECORDS_MAX
-            return RUN_ROTATE
+            e.needed_room = RECORDS_MAX + <uint64_t>limits.ATOMIC_OPERATIONS_MAX * END_BYTES_MAX + FOOTER_BYTES
+            return self._answer_misfit()
         if stopped == RUN_ROTATE:
             e._fail(e.index, CODE_BAD_REQUEST, "an atomic batch makes at most 8 MiB of records")
         if e.has_failed:
             self._abort()
-        elif e.tail > limit:
-            e.needed_bytes = e.tail - start
+        elif e.tail + e.end_bytes > (e.put_limit if e.has_put else limit):
+            e.needed_room = e.tail - start + e.end_bytes - end_bytes + FOOTER_BYTES
             e.rollback()
-            return RUN_ROTATE
+            return self._answer_misfit()
         elif e.staging.size:
             _close_last(e)
+        return RUN_DONE
+
+    cdef int _answer_misfit(self) except -1:
+        """What becomes of a group for which there is no room in the active segment."""
+        cdef Engine e = self.engine
+        if e.misfits == MISFITS_ROTATE:
+            return RUN_ROTATE
+        e.index = 0
+        e._fail_full(0)
+        self._abort()
         return RUN_DONE
 
     cdef int _abort(self) except -1:

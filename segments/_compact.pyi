@@ -8,6 +8,7 @@ _Bytes: TypeAlias = bytes | bytearray | memoryview
 class Survivors:
     live_records: int
     live_bytes: int
+    live_expiries: int
     kept_records: int
     kept_bytes: int
     has_hiders: bool

@@ -60,12 +60,12 @@ cdef class Survivors:
         slot, crc_seed: the segment's.
 
     Attributes:
-        live_records, live_bytes: marked by `mark`.
+        live_records, live_bytes: marked by `mark`; live_expiries of them expire.
         kept_records, kept_bytes: marked by `mark_hiders`; their bytes are those of the copies.
         has_hiders: there is something for `mark_hiders` to look at; known when `mark` is done.
     """
 
-    cdef readonly int64_t live_records, live_bytes, kept_records, kept_bytes
+    cdef readonly int64_t live_records, live_bytes, live_expiries, kept_records, kept_bytes
     cdef readonly bint has_hiders
     cdef Source source
     cdef uint32_t slot
@@ -138,6 +138,7 @@ cdef class Survivors:
                     self._set(h, False)
                     self.live_records += 1
                     self.live_bytes += <int64_t>h.units << 3
+                    self.live_expiries += h.kind & FLAG_EXPIRY != 0
                 elif h.kind & FLAG_EXPIRY and h.kind & FLAG_HIDES:
                     self.has_hiders = True
             elif kind == KIND_TOMBSTONE:

@@ -5,7 +5,7 @@ from libc.stdlib cimport realloc
 
 from kio._opbatch cimport Operation
 from kio.segments._expiries cimport ExpiryList, ExpiryQueue
-from kio.segments._format cimport FLAG_EXPIRY, RECORD_HEADER, Record
+from kio.segments._format cimport EXPIRY_BYTES, FLAG_EXPIRY, HINT_BYTES, RECORD_HEADER, Record
 from kio.segments._keydir cimport KeyDir, word_slot
 from kio.segments._native cimport kio_guarded_copy
 
@@ -23,10 +23,14 @@ cdef enum:
     CODE_TIMEOUT = 36
     CODE_CORRUPT = 48
     CODE_READ_ONLY = 49
+    CODE_DISK_FULL = 50
     CODE_MEMORY_FULL = 54
     RUN_DONE = 0
     RUN_RARE = 1
     RUN_ROTATE = 2
+    MISFITS_ROTATE = 0      # what becomes of a record that does not fit the active segment: it asks for another one
+    MISFIT_REFUSED = 1      # the next one is answered DiskFull
+    MISFITS_REFUSED = 2     # all are
     NOT_THERE = 0
     THERE = 1
     UNKNOWN = 2             # not there, but a damaged record may have been it
@@ -102,12 +106,18 @@ cdef class Engine:
     cdef uint32_t active
     cdef readonly uint64_t tail             # offset behind the last record
     cdef readonly uint64_t written          # offset behind the last record that store.py has written
-    cdef uint64_t limit
-    cdef readonly uint64_t needed_bytes     # length of the record that was put together, or did not fit
+    cdef uint64_t limit                     # records and their end (sealing.py) stay below it
+    cdef uint64_t put_limit                 # the same for puts
+    cdef uint64_t end_bytes                 # what the end of the active segment takes, with the records so far
+    cdef uint64_t needed_bytes              # length of the record that was put together, or did not fit
+    cdef readonly uint64_t needed_room      # what did not fit, and its part of an end
+    cdef readonly uint8_t misfits
+    cdef readonly uint64_t refused          # writes that were answered DiskFull
     cdef Buffer staging
     cdef size_t last_record                 # where in `staging` the record begins that was appended last
     # an atomic batch (_atomic.pyx)
     cdef uint8_t open_flag                  # what its records carry, but the last; 0 while none is under way
+    cdef bint has_put                       # it has made a put
     cdef bint has_failed                    # an operation was answered with an error, or UNMET
     # what expires
     cdef public uint64_t now_ms             # the shard's clock (clock.py), as it stood when the batch came
@@ -126,7 +136,7 @@ cdef class Engine:
     # the last commit: where a failed write returns to
     cdef uint32_t commit_index, commit_replies_count, commit_parked_count
     cdef size_t commit_replies_size, commit_parked_size
-    cdef uint64_t commit_lsn
+    cdef uint64_t commit_lsn, commit_end_bytes
     cdef readonly uint8_t refusal           # status of every write, 0 when they are taken
     cdef readonly bytes refusal_message
     # the checkpoint under way (_checkpoint.pyx)
@@ -159,6 +169,7 @@ cdef class Engine:
     cdef int _reply(self, Buffer* b, uint32_t i, uint8_t status, const uint8_t* payload, uint32_t n) except -1 nogil
     cdef int _fail(self, uint32_t i, uint8_t code, const char* message) except -1 nogil
     cdef int _refuse(self, uint32_t i) except -1 nogil
+    cdef int _fail_full(self, uint32_t i) except -1 nogil
     cdef int _fail_corrupt(self, uint32_t i, uint64_t word) except -1 nogil
     cdef int _fail_suspect(self, uint32_t i) except -1 nogil
     cdef int _fail_lost(self, uint32_t i) except -1 nogil
@@ -174,6 +185,11 @@ cdef inline uint64_t expiry_of(const Record* header, const uint8_t* record) noex
 cdef inline bint has_expired(Engine engine, const Record* header, const uint8_t* record) noexcept nogil:
     # Believe it only of a record that is intact: a damaged one may look as if it had expired.
     return header.kind & FLAG_EXPIRY and expiry_of(header, record) <= engine.now_ms
+
+
+cdef inline uint64_t end_bytes_of(uint8_t kind) noexcept nogil:
+    # What a record of that kind and flags adds to the end of its segment.
+    return HINT_BYTES + (EXPIRY_BYTES if kind & FLAG_EXPIRY else 0)
 
 
 # ---- every change of the KeyDir's words, of live bytes and of key counts goes through these ----

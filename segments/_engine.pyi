@@ -6,6 +6,9 @@ from kio.segments._keydir import KeyDir
 DONE_RUNNING: int
 RARE_OPERATION: int
 NEEDS_ROTATION: int
+ROTATE_MISFITS: int
+REFUSE_MISFIT: int
+REFUSE_MISFITS: int
 
 class Engine:
     keydir: KeyDir
@@ -27,7 +30,9 @@ class Engine:
     errors: int
     bytes_read: int
     bytes_written: int
-    needed_bytes: int
+    needed_room: int
+    misfits: int
+    refused: int
     now_ms: int
     expired: int
     expired_ms: int
@@ -51,6 +56,8 @@ class Engine:
     ) -> None: ...
     def detach(self, slot: int) -> None: ...
     def activate(self, slot: int, limit: int, epoch: int, expiries: ExpiryQueue) -> None: ...
+    def keep_back(self, size: int) -> None: ...
+    def refuse_misfits(self, misfits: int) -> None: ...
     def start_at(self, lsn: int, durable_lsn: int) -> None: ...
     def serve_durable_only(self) -> None: ...
     def set_keys(self, counts: Sequence[int]) -> None: ...

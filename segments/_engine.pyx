@@ -11,6 +11,7 @@ Invariants
   * Every value that leaves was verified against its record's checksum in the same call.
   * A candidate that is damaged and does not hold the key may have been the key: then the answer is Corrupt, never "absent".
   * Below `suspect_lsn` a record whose key nobody can read was lost (recovery.py): whatever it may hide is answered Corrupt.
+  * Records never take the room that the end of their segment needs (sealing.py): a full disk cannot keep it from being sealed.
   * Between two commits (`wrote`) every change of the KeyDir stands in the undo list, so that a failed write leaves no trace.
   * With `parks`, what is not durable yet is visible only in the parked replies: writes, reads of records above
     `durable_lsn`, and misses that a fresh tombstone may have caused.
@@ -33,7 +34,8 @@ from kio._opbatch cimport (
 from kio.segments._arguments cimport Arguments, take_arguments
 from kio.segments._expiries cimport ExpiryQueue, add_expiry, reserve_expiries
 from kio.segments._format cimport (
-    FLAG_EXPIRY, KIND_CLEAR, KIND_MASK, KIND_PUT, RECORD_HEADER, Expiry, Record, key_offset, order_of, record_bytes,
+    FLAG_EXPIRY, FOOTER_BYTES, KIND_CLEAR, KIND_MASK, KIND_PUT, RECORD_HEADER, Expiry, Record, key_offset, order_of,
+    record_bytes,
 )
 from kio.segments._keydir cimport (
     PAGES, TAG_BITS, KeyDir, Page, first_of, page_of, tag_of, word_offset, word_slot, word_tag,
@@ -55,16 +57,20 @@ cdef enum:
 assert (
     errors.KeyEmpty.code, errors.ValueTooLarge.code, errors.BadRequest.code, errors.UnknownOperation.code,
     errors.NotAnInteger.code, errors.NumberOverflow.code, errors.ReplyTooLarge.code, errors.Timeout.code,
-    errors.Corrupt.code, errors.ShardReadOnly.code, errors.MemoryFull.code,
+    errors.Corrupt.code, errors.ShardReadOnly.code, errors.DiskFull.code, errors.MemoryFull.code,
 ) == (
     CODE_KEY_EMPTY, CODE_VALUE_TOO_LARGE, CODE_BAD_REQUEST, CODE_UNKNOWN_OPERATION, CODE_NOT_AN_INTEGER,
-    CODE_NUMBER_OVERFLOW, CODE_REPLY_TOO_LARGE, CODE_TIMEOUT, CODE_CORRUPT, CODE_READ_ONLY, CODE_MEMORY_FULL,
+    CODE_NUMBER_OVERFLOW, CODE_REPLY_TOO_LARGE, CODE_TIMEOUT, CODE_CORRUPT, CODE_READ_ONLY, CODE_DISK_FULL, CODE_MEMORY_FULL,
 )
 
 #: What `Engine.run` stopped for.
 DONE_RUNNING = RUN_DONE
 RARE_OPERATION = RUN_RARE
 NEEDS_ROTATION = RUN_ROTATE
+#: For `Engine.refuse_misfits`.
+ROTATE_MISFITS = MISFITS_ROTATE
+REFUSE_MISFIT = MISFIT_REFUSED
+REFUSE_MISFITS = MISFITS_REFUSED
 
 
 @cython.final
@@ -125,18 +131,28 @@ cdef class Engine:
         del self.holders[slot]
 
     def activate(self, uint32_t slot, uint64_t limit, uint32_t epoch, ExpiryQueue expiries not None):
-        """Append from now on to the attached segment `slot`, behind its `end` and up to offset `limit`.
+        """Append from now on to the attached segment `slot`, which holds no record yet.
 
         Args:
+            limit: up to here there is room for records and the end that they get when the segment is sealed.
             expiries: gets what is appended and expires, once it is written.
         """
         if self.staging.size:
             raise ValueError("records are staged for the segment that was active")
         self.active = slot
         self.tail = self.written = self.segments[slot].end
-        self.limit = limit
+        self.limit = self.put_limit = limit
+        self.end_bytes = self.commit_end_bytes = FOOTER_BYTES
         self.epoch = epoch
         self.expiries = expiries
+
+    def keep_back(self, uint64_t size):
+        """Take no puts, from now on, into the last `size` bytes of the active segment: they are for tombstones and clears."""
+        self.put_limit = self.limit - size
+
+    def refuse_misfits(self, uint8_t misfits):
+        """What becomes of records that do not fit: MISFITS_ROTATE, MISFIT_REFUSED (until the batch ends) or MISFITS_REFUSED."""
+        self.misfits = misfits
 
     def start_at(self, uint64_t lsn, uint64_t durable_lsn):
         """Set the last LSN issued and the last durable one: once, when recovery knows them."""
@@ -218,6 +234,8 @@ cdef class Engine:
         self.batch_id = header.batch_id
         self.count = header.count
         self.index = 0
+        if self.misfits == MISFIT_REFUSED:
+            self.misfits = MISFITS_ROTATE
         self.replies.size = self.parked.size = sizeof(Header)
         self.replies.count = self.parked.count = 0
         reserve(&self.replies, 0)
@@ -227,7 +245,7 @@ cdef class Engine:
     def run(self, uint32_t now_ms):
         """Execute up to the batch's end, a rare operation, or a record that does not fit the active segment.
 
-        Returns: DONE_RUNNING, RARE_OPERATION (answer it with `reply`, then run on) or NEEDS_ROTATION (`needed_bytes`).
+        Returns: DONE_RUNNING, RARE_OPERATION (answer it with `reply`, then run on) or NEEDS_ROTATION (`needed_room`).
         """
         cdef int stopped
         with nogil:
@@ -299,6 +317,7 @@ cdef class Engine:
         self.staging.size = self.undo.size = 0
         self.staged_expiries.count = 0
         self.lsn = self.commit_lsn
+        self.end_bytes = self.commit_end_bytes
         self.index = self.commit_index
         self.replies.size, self.replies.count = self.commit_replies_size, self.commit_replies_count
         self.parked.size, self.parked.count = self.commit_parked_size, self.commit_parked_count
@@ -311,6 +330,7 @@ cdef class Engine:
     cdef void _commit(self) noexcept:
         self.undo.size = 0
         self.commit_lsn = self.lsn
+        self.commit_end_bytes = self.end_bytes
         self.commit_index = self.index
         self.commit_replies_size, self.commit_replies_count = self.replies.size, self.replies.count
         self.commit_parked_size, self.commit_parked_count = self.parked.size, self.parked.count
@@ -346,7 +366,7 @@ cdef class Engine:
 
     def stage_clear(self, uint8_t keyspace):
         """Stage the record that says: nothing older in this keyspace counts. False when it does not fit the active segment."""
-        if not fits(self, RECORD_HEADER):
+        if not fits(self, KIND_CLEAR, RECORD_HEADER):
             return False
         reserve(&self.staging, RECORD_HEADER)
         begin_record(self, KIND_CLEAR, keyspace, NULL, 0, 0, 0)
@@ -557,7 +577,7 @@ cdef class Engine:
 
     cdef int _delete(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil:
         cdef Found f
-        cdef int found = self._locate(op, key, &f)
+        cdef int outcome, found = self._locate(op, key, &f)
         if found == NOT_THERE and self.suspect_lsn == 0:
             self.deletes += 1
             return self._absent(i, op)
@@ -565,8 +585,9 @@ cdef class Engine:
                 and has_expired(self, &f.header, f.record) and self._is_intact(f.record, f.room, word_slot(f.word)):
             self.deletes += 1
             return self._answer_expired(i, op, &f)
-        if write_tombstone(self, op, key, &f) == RUN_ROTATE:
-            return RUN_ROTATE
+        outcome = write_tombstone(self, i, op, key, &f)
+        if outcome != RUN_DONE:
+            return RUN_ROTATE if outcome == RUN_ROTATE else RUN_DONE
         self.deletes += 1
         return self._reply(&self.parked if self.parks else &self.replies, i, DONE, NULL, 0)
 
@@ -618,8 +639,17 @@ cdef class Engine:
         self.errors += 1
         return self._reply(&self.replies, i, code, <const uint8_t*>message, <uint32_t>strlen(message))
 
+    cdef int _fail_full(self, uint32_t i) except -1 nogil:
+        cdef char text[120]
+        if self.misfits == MISFIT_REFUSED:
+            self.misfits = MISFITS_ROTATE
+        self.refused += 1
+        snprintf(text, sizeof(text), "no room for shard %u on the disk; nothing was applied", self.shard)
+        return self._fail(i, CODE_DISK_FULL, text)
+
     cdef int _refuse(self, uint32_t i) except -1 nogil:
         self.errors += 1
+        self.refused += self.refusal == CODE_DISK_FULL
         with gil:
             return self._reply(&self.replies, i, self.refusal, <const uint8_t*>PyBytes_AS_STRING(self.refusal_message),
                                <uint32_t>PyBytes_GET_SIZE(self.refusal_message))

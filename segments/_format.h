@@ -12,6 +12,7 @@ enum {
     KIO_RECORD_HEADER = 24,
     KIO_HINT_BYTES = 32,
     KIO_EXPIRY_BYTES = 24,
+    KIO_FOOTER_BYTES = 136,
     KIO_PUT = 1,
     KIO_TOMBSTONE = 2,
     KIO_CLEAR = 3,

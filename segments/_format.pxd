@@ -6,6 +6,7 @@ cdef extern from "_format.h" nogil:
         RECORD_HEADER "KIO_RECORD_HEADER"
         HINT_BYTES "KIO_HINT_BYTES"
         EXPIRY_BYTES "KIO_EXPIRY_BYTES"
+        FOOTER_BYTES "KIO_FOOTER_BYTES"
         KIND_PUT "KIO_PUT"
         KIND_TOMBSTONE "KIO_TOMBSTONE"
         KIND_CLEAR "KIO_CLEAR"

@@ -8,8 +8,10 @@ from kio.segments._arguments cimport CONDITION, Arguments
 from kio.segments._engine cimport (
     CODE_MEMORY_FULL, CODE_VALUE_TOO_LARGE, RUN_DONE, RUN_ROTATE, THERE, UNKNOWN, Buffer, Engine, Found,
 )
-from kio.segments._format cimport RECORD_HEADER
-from kio.segments._writing cimport ANSWERED, buffer_of, fits, is_memory_full, look, write_put, write_tombstone
+from kio.segments._format cimport FLAG_EXPIRY, KIND_PUT, KIND_TOMBSTONE, RECORD_HEADER
+from kio.segments._writing cimport (
+    ANSWERED, answer_misfit, buffer_of, fits, is_memory_full, look, write_put, write_tombstone,
+)
 
 cdef inline int answer_unmet(Engine e, uint32_t i, const Operation* op, const Found* f, bint is_there) except -1 nogil:
     cdef Versioned version = Versioned(f.header.epoch, f.header.lsn, <int64_t>f.expiry)
@@ -62,16 +64,18 @@ cdef inline int set_with(Engine e, uint32_t i, const Operation* op, const uint8_
         found = e._locate(op, key, &f)
     if op.flags & WITH_OLD:
         # It is copied before anything is changed, and only when the write cannot fail any more but for memory.
-        if not fits(e, <uint64_t>RECORD_HEADER + 8 + op.key_length + a.value_length):
-            return RUN_ROTATE
+        if not fits(e, KIND_PUT | FLAG_EXPIRY, <uint64_t>RECORD_HEADER + 8 + op.key_length + a.value_length):
+            return RUN_ROTATE if answer_misfit(e, i) == RUN_ROTATE else RUN_DONE
         if is_memory_full(e, &f):
             e._fail(i, CODE_MEMORY_FULL, "")
             return RUN_DONE
         if not answer_old(e, i, &f, found == THERE):
             return RUN_DONE
     if a.expires and expiry <= e.now_ms:
-        if (f.holds or found == UNKNOWN or e.suspect_lsn) and write_tombstone(e, op, key, &f) == RUN_ROTATE:
-            return RUN_ROTATE
+        if f.holds or found == UNKNOWN or e.suspect_lsn:
+            outcome = write_tombstone(e, i, op, key, &f)
+            if outcome != RUN_DONE:
+                return RUN_ROTATE if outcome == RUN_ROTATE else RUN_DONE
         return answer_write(e, i, op, 0, False)
     outcome = write_put(e, i, op, key, &f, expiry, 0, a.value, a.value_length)
     if outcome != RUN_DONE:
@@ -88,10 +92,10 @@ cdef inline int delete_with(Engine e, uint32_t i, const Operation* op, const uin
     if found != THERE:
         e.deletes += 1
         return e._reply(buffer_of(e, op, &f), i, ABSENT, NULL, 0)
-    if not fits(e, <uint64_t>RECORD_HEADER + op.key_length):
-        return RUN_ROTATE
+    if not fits(e, KIND_TOMBSTONE, <uint64_t>RECORD_HEADER + op.key_length):
+        return RUN_ROTATE if answer_misfit(e, i) == RUN_ROTATE else RUN_DONE
     if op.flags & WITH_OLD and not answer_old(e, i, &f, True):
         return RUN_DONE
-    write_tombstone(e, op, key, &f)
+    write_tombstone(e, i, op, key, &f)
     e.deletes += 1
     return answer_write(e, i, op, 0, True)

@@ -67,7 +67,7 @@ cdef inline int update(Engine e, uint32_t i, const Operation* op, const uint8_t*
         return e._reply(buffer_of(e, op, &f), i, ABSENT, NULL, 0)
     elif op.op == OP_EXPIRE:
         if a.expiry <= e.now_ms:
-            outcome = write_tombstone(e, op, key, &f)
+            outcome = write_tombstone(e, i, op, key, &f)
         else:
             outcome = write_put(e, i, op, key, &f, a.expiry, f.header.value_length, NULL, 0)
     elif f.expiry == 0:

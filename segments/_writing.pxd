@@ -7,11 +7,12 @@ from libc.string cimport memcpy, memset
 
 from kio._opbatch cimport Operation
 from kio.segments._engine cimport (
-    CODE_MEMORY_FULL, FRESH_WORDS, NOT_THERE, RUN_DONE, RUN_ROTATE, THERE, UNKNOWN, Buffer, Engine, Found, Undo, expiry_of,
-    insert_word, remove_word, replace_word, reserve,
+    CODE_MEMORY_FULL, FRESH_WORDS, MISFITS_ROTATE, NOT_THERE, RUN_DONE, RUN_ROTATE, THERE, UNKNOWN, Buffer, Engine, Found, Undo,
+    end_bytes_of, expiry_of, insert_word, remove_word, replace_word, reserve,
 )
 from kio.segments._format cimport (
-    FLAG_COLLIDES, FLAG_EXPIRY, FLAG_HIDES, KIND_PUT, KIND_TOMBSTONE, RECORD_HEADER, Record, key_offset, record_bytes,
+    FLAG_COLLIDES, FLAG_EXPIRY, FLAG_HIDES, FOOTER_BYTES, KIND_PUT, KIND_TOMBSTONE, RECORD_HEADER, Record, key_offset,
+    record_bytes,
 )
 from kio.segments._keydir cimport growth_of, make_word, tag_of, word_slot
 from kio.segments._native cimport kio_crc32c, kio_guarded_copy
@@ -58,10 +59,23 @@ cdef inline Buffer* buffer_of(Engine e, const Operation* op, const Found* f) noe
         return &e.parked
     return &e.replies
 
-cdef inline bint fits(Engine e, uint64_t used) noexcept nogil:
-    # Whether there is room in the active segment for a record of that many bytes, its padding not counted.
+cdef inline bint fits(Engine e, uint8_t kind, uint64_t used) noexcept nogil:
+    # Whether there is room in the active segment for a record of this kind and flags, and that many bytes, its padding not
+    # counted; and for the end that the segment gets when it is sealed. Of a group (_atomic.pyx) that is looked at as a whole.
+    cdef uint64_t room
     e.needed_bytes = (used + 7) & ~<uint64_t>7
-    return e.tail + e.needed_bytes <= e.limit
+    if e.open_flag:
+        return e.tail + e.needed_bytes <= e.limit
+    room = e.needed_bytes + end_bytes_of(kind)
+    e.needed_room = room + FOOTER_BYTES
+    return e.tail + e.end_bytes + room <= (e.put_limit if kind == KIND_PUT or kind == KIND_PUT | FLAG_EXPIRY else e.limit)
+
+cdef inline int answer_misfit(Engine e, uint32_t i) except -1 nogil:
+    # What becomes of an operation whose record does not fit; a group that is too long is told so by its own rule.
+    if e.misfits == MISFITS_ROTATE or e.open_flag:
+        return RUN_ROTATE
+    e._fail_full(i)
+    return ANSWERED
 
 cdef inline bint is_memory_full(Engine e, const Found* f) noexcept nogil:
     # Whether a new key is refused: the KeyDir would have to grow, and must not. Where keys were deleted there is room.
@@ -112,6 +126,7 @@ cdef inline void end_record(Engine e) noexcept nogil:
     memset(p + used, 0, size - used)
     r.crc = kio_crc32c(e.segments[e.active].crc_seed, p + 4, size - 4)
     e.lsn += 1
+    e.end_bytes += end_bytes_of(r.kind)
     e.last_record = e.staging.size
     e.staging.size += size
     e.tail += size
@@ -138,8 +153,10 @@ cdef inline int write_put(Engine e, uint32_t i, const Operation* op, const uint8
     # Append a record whose value is the first `kept` bytes of the one that was found, and `more`.
     # Returns RUN_DONE; RUN_ROTATE; ANSWERED.
     cdef uint8_t* value
-    if not fits(e, <uint64_t>RECORD_HEADER + (8 if expiry else 0) + op.key_length + kept + more_length):
-        return RUN_ROTATE
+    if not fits(e, KIND_PUT | FLAG_EXPIRY if expiry else KIND_PUT,
+                <uint64_t>RECORD_HEADER + (8 if expiry else 0) + op.key_length + kept + more_length):
+        return answer_misfit(e, i)
+    e.has_put = True
     if is_memory_full(e, f):
         e._fail(i, CODE_MEMORY_FULL, "")
         return ANSWERED
@@ -159,14 +176,14 @@ cdef inline int write_put(Engine e, uint32_t i, const Operation* op, const uint8
     e.sets += 1
     return RUN_DONE
 
-cdef inline int write_tombstone(Engine e, const Operation* op, const uint8_t* key, Found* f) except -1 nogil:
+cdef inline int write_tombstone(Engine e, uint32_t i, const Operation* op, const uint8_t* key, Found* f) except -1 nogil:
     # Append a tombstone, and remove the word that was found, if there is one. Where nobody can read whether the key is there,
     # the tombstone makes sure that it never comes back.
-    # Returns RUN_DONE or RUN_ROTATE.
+    # Returns RUN_DONE; RUN_ROTATE; ANSWERED.
     cdef uint32_t old
     cdef Undo* undo
-    if not fits(e, <uint64_t>RECORD_HEADER + op.key_length):
-        return RUN_ROTATE
+    if not fits(e, KIND_TOMBSTONE, <uint64_t>RECORD_HEADER + op.key_length):
+        return answer_misfit(e, i)
     make_room(e, f)
     begin_record(e, KIND_TOMBSTONE | FLAG_HIDES | (f.header.kind & FLAG_COLLIDES if f.holds else FLAG_COLLIDES), op.keyspace,
                  key, op.key_length, 0, 0)

@@ -1,17 +1,21 @@
 """The chain of one shard's segments: which one takes records, and how the others become sealed.
 
     prepared   made ahead by a job when the active one is an eighth full; in the manifest, empty
-    active     takes every new record, in one order
+    active     takes every new record, in one order; where nothing is prepared, its last part takes no puts
     sealing    takes none; its records are synced like the active one's; then a job writes hints and footer
     sealed     immutable
     output     written by a compaction (compaction.py), sealed from the moment on that it is installed
 
-Owns: the segments, their slots in the engine, the jobs under way. Used by the store's thread only; what may take long
-is handed out as jobs (jobs.py), whose outcome only `finish` brings in.
+Owns: the segments, their slots in the engine, syncs and seals under way; files come from supply.py. Used by the
+store's thread only; what may take long is handed out as jobs (jobs.py), whose outcome only `finish` brings in.
 Invariants:
   * an LSN counts as durable only after an fdatasync that began after its write, and only if every earlier one
     succeeded: one sync is under way at a time, oldest segment first, and every fdatasync of records is one of these;
   * a segment is sealed only when all its records are durable.
+
+A full disk. Records leave room for the end of their segment, so that it can always be sealed in the blocks it has.
+Where no next segment can be made (supply.py), puts stop before the last part of the active one; tombstones and clears
+go on there, so that keys can be deleted and what they took compacted (compaction.py).
 Crash: recovery.py says what each moment leaves.
 """
 
@@ -27,19 +31,19 @@ from kio.clock import monotonic_s
 from kio.limits import SEGMENTS_PER_SHARD_MAX
 from kio.log import Log
 from kio.segments import _relocate
-from kio.segments._engine import Engine
+from kio.segments._engine import ROTATE_MISFITS, Engine
 from kio.segments._expiries import ExpiryQueue
 from kio.segments.disk import Disk
 from kio.segments.identity import DirectoryIdentity
-from kio.segments.jobs import Job, OutputJob, PrepareJob, SealJob, SyncJob
+from kio.segments.jobs import Job, SealJob, SyncJob
 from kio.segments.manifest import Manifest, SegmentEntry
 from kio.segments.recovery import Source
-from kio.segments.segment import RECORDS_START, Descriptors, Segment, new_entry
+from kio.segments.reserve import is_full
+from kio.segments.segment import RECORDS_START, Descriptors, Segment, kept_back_bytes
+from kio.segments.supply import ACTIVE_BYTES_MIN, RETRY_S, Supply
 
 #: The next segment is prepared when this part of the active one is used.
 PREPARE_AT: Final = 1 / 8
-#: After a preparation failed (the disk is full, say), it is tried again so much later.
-PREPARE_RETRY_S: Final = 1.0
 
 
 class SegmentChain:
@@ -63,7 +67,6 @@ class SegmentChain:
         descriptors: Descriptors,
     ) -> None:
         # Set once.
-        self._path = path
         self._identity = identity
         self._shard = shard
         self._segment_bytes = segment_bytes
@@ -78,10 +81,8 @@ class SegmentChain:
         self._free_slots: list[int] = []
         self._slots_used = 0
         self._sealing: list[Segment] = []
-        self._prepared: Segment | None = None
-        self._prepare_at_s = 0.0
-        #: What a compaction is writing; closed with the rest.
-        self.output: Segment | None = None
+        self._seal_at_s = 0.0
+        self.supply = Supply(disk, path, shard, segment_bytes, manifest, engine, self._free_slots.append)
         self.active: Segment
         self.epoch = 1
         # The jobs under way, by kind, and figures of those that are done.
@@ -95,7 +96,7 @@ class SegmentChain:
     @property
     def is_busy(self) -> bool:
         """Whether a job is under way."""
-        return bool(self._running)
+        return bool(self._running) or self.supply.making is not None
 
     @property
     def is_syncing(self) -> bool:
@@ -119,29 +120,48 @@ class SegmentChain:
             self._sealing.append(source.segment)
 
     def begin(self, epoch: int) -> None:
-        """Make the first active segment, of this epoch.
+        """Make the spare whole, and the first active segment, of this epoch.
 
         Raises:
-            OSError: when the disk refuses.
+            OSError: when the disk refuses; ENOSPC only when not even the spare has room for a short segment.
         """
         self.epoch = epoch
-        self._activate(self._make(self._segment_bytes))
+        self._activate(self.supply.begin(epoch))
         self.active.is_synced = True
 
     def wrote(self, size: int) -> None:
         """`size` bytes were written to the active segment, and are not durable."""
         self.unsynced_bytes += size
         self.active.is_synced = False
+        self.supply.wrote()
 
-    def rotate(self, record_bytes: int) -> None:
-        """Make another segment active, with room for a record of this many bytes.
+    def make_room(self, room: int) -> None:
+        """Let a record that takes `room` bytes with its end fit: behind what was kept back, or into the next segment.
+
+        Raises:
+            OSError: as `rotate`.
+        """
+        self.supply.settle()
+        if self.supply.prepared is None:
+            self.supply.prepare_now()
+        else:
+            self.rotate(room)
+
+    def rotate(self, room: int, *, is_short: bool = False) -> None:
+        """Make another segment active, with room for a record that takes `room` bytes with its end.
+
+        Args:
+            is_short: one in what the spare gives up, for a disk that is full: the active one can be sealed then.
 
         Raises:
             OSError: when none is prepared and the disk refuses one; nothing has changed then.
         """
         slot = self._take_slot()
         try:
-            following = self._take_prepared(RECORDS_START + record_bytes)
+            if is_short:
+                following = self.supply.make_short(min(ACTIVE_BYTES_MIN, self._segment_bytes))
+            else:
+                following = self.supply.take(room)
         except OSError:
             self._free_slots.append(slot)
             raise
@@ -152,7 +172,7 @@ class SegmentChain:
             self._engine.detach(old.slot)
             self._free_slots.append(old.slot)
             del self._segments[old.id]
-            self._drop_empty(old)
+            self.supply.drop_empty(old)
         self._activate(following)
 
     @property
@@ -169,7 +189,7 @@ class SegmentChain:
         """Begin the next segment if it stands ready, which costs no call to the disk."""
         has_slot = bool(self._free_slots) or self._slots_used < SEGMENTS_PER_SHARD_MAX
         # While a job makes a segment, the next one would have to wait for it.
-        is_prepared = self._prepared is not None and not self._running.keys() & {PrepareJob.kind, OutputJob.kind}
+        is_prepared = self.supply.prepared is not None and self.supply.making is None
         if is_prepared and has_slot and self._engine.tail > RECORDS_START:
             self.rotate(0)
 
@@ -189,8 +209,9 @@ class SegmentChain:
         """(segments, bytes of records, bytes of live records, bytes of files)."""
         records, live, _ = _relocate.totals(self._engine, self._slots_used)
         # A list, made at once: jobs change the manifest from other threads.
+        output = self.supply.output
         files = sum(entry.size or self._segment_bytes for entry in list(self._manifest.state.segments.values()))
-        return len(self._segments), records, live, files + (self.output.capacity if self.output else 0)
+        return len(self._segments), records, live, files + (output.capacity if output else 0)
 
     def wholly_dead(self) -> bool:
         """Whether a segment that takes no more records holds no live one."""
@@ -212,40 +233,24 @@ class SegmentChain:
             if entry.state == "sealed" and s.id not in waiting and entry.lsn_max < before
         ]
 
-    def output_job(self, capacity: int) -> PrepareJob | OutputJob:
-        """What makes the file of a compaction's output; or a preparation that has to be waited for first.
+    def output_job(self, capacity: int) -> Job:
+        """What makes the file of a compaction's output, an OutputJob; or a job that has to be waited for first.
 
         Ids rise in the order of the manifest's edits, so only one job at a time may make a segment.
         """
-        preparing = self._running.get(PrepareJob.kind)
-        if isinstance(preparing, PrepareJob):
-            return preparing
-        entry = new_entry(self._manifest.state.next_id, self.epoch)
-        job = OutputJob(self._disk, self._path, self._shard, self._manifest, entry, capacity, self._take_slot())
-        self._running[job.kind] = job
-        return job
+        return self.supply.making or self.supply.output_job(capacity, self._take_slot())
 
     def attach_output(self, segment: Segment) -> None:
         """Take the installed output into the chain; no word names it yet."""
         segment.is_synced = True
         self._attach(segment, segment.end - RECORDS_START, 0)
-        self.output = None
+        self.supply.output = None
         self._descriptors.keep(segment.path, segment.fd)
         segment.fd = -1
 
     def discard_output(self) -> None:
         """Remove what a compaction has written, unless it was installed; nobody writes it any more."""
-        output, self.output = self.output, None
-        if output is None:
-            return
-        self._free_slots.append(output.slot)
-        try:
-            output.close(self._disk)
-            if output.id in self._manifest.state.outputs and not self._manifest.has_failed:
-                self._disk.unlink(output.path)
-                self._manifest.append({"t": "drop", "id": output.id})
-        except OSError as error:
-            self._log.warning("drop failed", segment=output.id, reason=str(error))
+        self.supply.discard_output()
 
     def detach(self, segment: Segment) -> None:
         """Forget a segment that no word names and that the manifest has dropped."""
@@ -275,6 +280,8 @@ class SegmentChain:
         self._attach(segment, 0, 0)
         segment.expiries = queue = ExpiryQueue()
         self._engine.activate(segment.slot, segment.capacity, segment.epoch, queue)
+        self._engine.keep_back(0 if self.supply.prepared is not None else kept_back_bytes(segment.capacity))
+        self._engine.refuse_misfits(ROTATE_MISFITS)
         self.active = segment
 
     def _close_active(self) -> None:
@@ -284,37 +291,6 @@ class SegmentChain:
         active.lsn_last = self._engine.lsn
         if active.end > RECORDS_START:
             self._sealing.append(active)
-
-    def _take_prepared(self, capacity_min: int) -> Segment:
-        """The segment prepared ahead, or one made now."""
-        self._run_now(self._running.get(PrepareJob.kind) or self._running.get(OutputJob.kind))
-        if self._prepared is None:
-            return self._make(max(self._segment_bytes, capacity_min))
-        if self._prepared.capacity < capacity_min:
-            self._prepared.grow(self._disk, capacity_min)
-        segment, self._prepared = self._prepared, None
-        return segment
-
-    def _prepare_job(self, capacity: int) -> PrepareJob:
-        entry = new_entry(self._manifest.state.next_id, self.epoch)
-        return PrepareJob(self._disk, self._path, self._shard, self._manifest, entry, capacity)
-
-    def _make(self, capacity: int) -> Segment:
-        job = self._prepare_job(capacity)
-        job.run()
-        if job.error is not None:
-            raise job.error
-        assert job.segment is not None
-        return job.segment
-
-    def _drop_empty(self, segment: Segment) -> None:
-        """Remove a segment that holds no record; what the disk refuses of it is left to the next recovery."""
-        try:
-            segment.close(self._disk)
-            self._manifest.append({"t": "drop", "id": segment.id})
-            self._disk.unlink(segment.path)
-        except OSError as error:
-            self._log.warning("drop failed", segment=segment.id, reason=str(error))
 
     # ---- jobs ----
 
@@ -335,19 +311,19 @@ class SegmentChain:
 
     def background_job(self) -> Job | None:
         """The preparation or seal that waits; None when nothing waits or one is under way."""
-        if self._running.keys() & {PrepareJob.kind, SealJob.kind, OutputJob.kind}:
+        if SealJob.kind in self._running or self.supply.making is not None:
             return None
-        job: Job
+        job = self.supply.job(is_due=self._engine.tail > self.active.capacity * PREPARE_AT)
+        if job is not None:
+            return job
         first = self._sealing[0] if self._sealing else None
-        if self._wants_prepared():
-            job = self._prepare_job(self._segment_bytes)
-        elif first is None:
+        if first is None:
             return None
-        elif first.is_synced and first.lsn_last <= self._engine.durable_lsn:
-            job = self._seal_job(first)
-        else:
+        if not first.is_synced or first.lsn_last > self._engine.durable_lsn:
             return self.sync_job() if self._syncs_to_seal else None
-        self._running[job.kind] = job
+        if monotonic_s() < self._seal_at_s:
+            return None
+        job = self._running[SealJob.kind] = self._seal_job(first)
         return job
 
     def finish(self, job: Job) -> str | None:
@@ -355,22 +331,16 @@ class SegmentChain:
 
         Returns: why the shard must not take writes any more, or None.
         """
+        if job is self.supply.making:
+            self.supply.finish(job)
         if self._running.get(job.kind) is not job:
             return None
         del self._running[job.kind]
         if isinstance(job, SyncJob):
             return self._finish_sync(job)
-        if isinstance(job, PrepareJob):
-            self._finish_prepare(job)
-        elif isinstance(job, OutputJob):
-            self._finish_output(job)
-        elif isinstance(job, SealJob):
+        if isinstance(job, SealJob):
             self._finish_seal(job)
         return None
-
-    def _wants_prepared(self) -> bool:
-        is_needed = self._prepared is None and self._engine.tail > self.active.capacity * PREPARE_AT
-        return is_needed and monotonic_s() >= self._prepare_at_s
 
     def _seal_job(self, segment: Segment) -> SealJob:
         _, record_bytes, live_bytes = self._engine.usage(segment.slot)
@@ -390,21 +360,13 @@ class SegmentChain:
         self._engine.sync_finished(job.lsn)
         return None
 
-    def _finish_prepare(self, job: PrepareJob) -> None:
-        self._prepared = job.segment
-        if job.error is not None:
-            self._prepare_at_s = monotonic_s() + PREPARE_RETRY_S
-            self._log.warning("prepare failed", reason=str(job.error))
-
-    def _finish_output(self, job: OutputJob) -> None:
-        self.output = job.segment
-        if job.segment is None:
-            self._free_slots.append(job.slot)
-        else:
-            job.segment.slot = job.slot
-
     def _finish_seal(self, job: SealJob) -> None:
         segment = job.segment
+        if isinstance(job.error, OSError) and is_full(job.error):
+            # It may have no blocks for its end where the file system cannot allocate ahead: it waits for them.
+            self._seal_at_s = monotonic_s() + RETRY_S
+            self.supply.note_full(job.error)
+            return
         self._sealing.remove(segment)
         if job.error is not None:
             # The records are safe; without a footer the next recovery scans them.
@@ -421,6 +383,7 @@ class SegmentChain:
 
     def finish_running(self) -> str | None:
         """Complete the jobs under way; why the shard must not take writes, if one of them says so. Blocks."""
+        self.supply.settle()
         failures = [self._run_now(job) for job in list(self._running.values())]
         return next((failure for failure in failures if failure), None)
 
@@ -435,10 +398,8 @@ class SegmentChain:
             self._run_now(job)
             failure = None if job.error is None else str(job.error)
         if self.active.end == RECORDS_START:
-            self._drop_empty(self.active)
-        if self._prepared is not None:
-            self._drop_empty(self._prepared)
-            self._prepared = None
+            self.supply.drop_empty(self.active)
+        self.supply.drop_prepared()
         return failure
 
     def close(self) -> None:
@@ -449,10 +410,7 @@ class SegmentChain:
 
     def _open_for_writing(self) -> Iterator[Segment]:
         yield from self._segments.values()
-        if self._prepared is not None:
-            yield self._prepared
-        if self.output is not None:
-            yield self.output
+        yield from self.supply.open_for_writing()
 
     def _run_now(self, job: Job | None) -> str | None:
         if job is None:

@@ -9,13 +9,14 @@ Invariants:
   * the manifest names a checkpoint only when its bytes, its name and the records it speaks of are on disk;
   * while one is under way no compaction is (maintenance.py): so what a later compaction installs was decided with a
     KeyDir that is at least as new as every page;
-  * none is taken of a shard that has lost records, and one during which a keyspace was cleared is given up.
+  * none is taken of a shard that has lost records, or of one that waits for room on a full disk, and one during which
+    a keyspace was cleared is given up.
 Crash: a file that the manifest does not name is removed by recovery; until the edit is durable the last one holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -56,6 +57,7 @@ class Checkpointer:
 
     Args:
         interval_s: the longest time that changes stay without a checkpoint.
+        is_full: tells whether the disk has no room, or the spare (reserve.py) is missing.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Checkpointer:
         manifest: Manifest,
         engine: Engine,
         interval_s: float,
+        is_full: Callable[[], bool],
     ) -> None:
         # Set once.
         self._disk = disk
@@ -74,6 +77,7 @@ class Checkpointer:
         self._manifest = manifest
         self._engine = engine
         self._interval_s = interval_s
+        self._is_full = is_full
         self._log = Log(__name__, shard=shard)
         # What was at the start of the last one that was taken, or that the shard was opened with.
         self._version = (0, 0)
@@ -113,7 +117,7 @@ class Checkpointer:
     def plan(self, now_s: float) -> Activity | None:
         """A checkpoint, when one is due."""
         engine = self._engine
-        if engine.suspect_lsn or not self._has_changed():
+        if not self._may_take():
             return None
         waited_s = now_s - self._last_s
         due_s = min(self._interval_s, HURRY_S) if self._is_stale or engine.is_shadow_void else self._interval_s
@@ -127,7 +131,7 @@ class Checkpointer:
 
         What the disk refuses of it costs the next start some time, and no more.
         """
-        if self._engine.suspect_lsn or not self._has_changed():
+        if not self._may_take():
             return
         try:
             for step in self._steps(monotonic_s()):
@@ -135,6 +139,9 @@ class Checkpointer:
                     step.run()
         except OSError as error:
             self._log.warning("checkpoint failed", reason=str(error))
+
+    def _may_take(self) -> bool:
+        return not (self._engine.suspect_lsn or self._is_full() or self._manifest.has_failed) and self._has_changed()
 
     def _current(self) -> tuple[int, int]:
         """Changes with every record, and with every segment that a compaction writes."""
@@ -209,12 +216,20 @@ class _File:
     def write(self, data: bytes | memoryview) -> None:
         """Append to the file, which is made at the first call."""
         if self._fd < 0:
-            self._fd = self._disk.create(self._path)
+            self._fd = self._create()
             self._append(self._header)
         self._append(data)
         if self._unsynced >= SYNC_BYTES:
             self._disk.sync_data(self._fd)
             self._unsynced = 0
+
+    def _create(self) -> int:
+        try:
+            return self._disk.create(self._path)
+        except FileExistsError:
+            # Of a try that failed, and could not be removed then; no edit names this id.
+            self._disk.unlink(self._path)
+            return self._disk.create(self._path)
 
     def install(self, contents: Contents) -> None:
         """Complete the file, make it durable, and name it instead of the one before."""

@@ -3,6 +3,8 @@
 What asks for a compaction, in this order:
     dead       a sealed segment without a live record: it costs next to nothing
     asked      `kio compact`: every segment that had dead bytes when it was asked for
+    full       the disk has no room for a next segment: whatever gives anything back, most first; and where only the
+               active segment would, it is sealed and a short one begun in what the spare gives up (reserve.py)
     amplified  the records of all segments but the active one take more than `space_amplification` times the live bytes;
                so the whole shard takes at most one segment more than that, and a second one while it is rewritten
     dead_ratio a sealed segment of which a larger part is dead; off unless it is set
@@ -23,9 +25,11 @@ from kio.log import Log
 from kio.segments import _relocate
 from kio.segments.maintenance import SLICE, Activity, Pause, Steps
 from kio.segments.manifest import SegmentEntry
+from kio.segments.reserve import is_full
 from kio.segments.rewrite import Outcome, Parts, Rewrite
 from kio.segments.segment import RECORDS_START, Segment
-from kio.segments.victims import GAIN_MIN, Candidate, is_worth_it, pick_victims
+from kio.segments.supply import ACTIVE_BYTES_MIN
+from kio.segments.victims import GAIN_MIN, Candidate, is_worth_it, pick_gains, pick_victims
 
 #: Where nothing could be found to compact, it is looked for again so much later.
 IDLE_S: Final = 1.0
@@ -60,6 +64,8 @@ class Compaction:
         self._damaged: set[int] = set()
         self._asked: set[int] = set()
         self._floors: dict[int, tuple[int, int]] = {}
+        #: Live bytes of segments that did not fit into the spare: they are left alone until they have fewer.
+        self._unfit: dict[int, int] = {}
         self._rewrite: Rewrite | None = None
         self._rewriting: Steps
         self._idle_until_s = 0.0
@@ -75,7 +81,8 @@ class Compaction:
         """A compaction, if one is wanted now."""
         if self._parts.engine.suspect_lsn or now_s < self._idle_until_s:
             return None
-        if not (self._asked or self._dead_ratio or self._is_amplified() or self._parts.chain.wholly_dead()):
+        chain = self._parts.chain
+        if not (self._asked or self._dead_ratio or chain.supply.is_full or self._is_amplified() or chain.wholly_dead()):
             return None
         self._idle_until_s = 0.0
         return Activity("compaction", self._steps(now_s))
@@ -126,7 +133,7 @@ class Compaction:
             if (yield from self._compact(victims, is_asked=bool(self._asked))):
                 return True
         elif self._is_active_dead():
-            self._parts.chain.rotate(0)
+            self._parts.chain.rotate(0, is_short=self._parts.chain.supply.is_full)
             return True
         self._idle_until_s = now_s + IDLE_S
         return False
@@ -161,6 +168,10 @@ class Compaction:
         dead = [c for c in worthy if c.live_bytes == 0]
         if dead:
             return pick_victims(dead, lsn, room, _EVERYTHING)
+        if self._parts.chain.supply.is_full:
+            fitting = [c for c in candidates if c.live_bytes < self._unfit.get(c.id, _EVERYTHING)]
+            return pick_gains(fitting, room)
+        self._unfit.clear()
         excess = self._excess_bytes()
         if excess > 0:
             return pick_victims(worthy, lsn, room, excess)
@@ -168,9 +179,14 @@ class Compaction:
         return pick_victims(rotten, lsn, room, _EVERYTHING)
 
     def _is_active_dead(self) -> bool:
-        """Whether sealing the active segment early would help: the limit is passed, and it is most of the shard."""
+        """Whether sealing the active segment early would help: the limit is passed, and it is most of the shard.
+
+        Where the disk is full: it is no short one, and so much of it is dead that a long one is not far.
+        """
         engine, active = self._parts.engine, self._parts.chain.active
         end, records, live = engine.usage(active.slot)
+        if self._parts.chain.supply.is_full:
+            return bool(active.capacity > ACTIVE_BYTES_MIN and records - live >= active.capacity * ROTATE_AT)
         if not self._is_amplified() or end < active.capacity * ROTATE_AT or live * 2 > records:
             return False
         total, _, _ = _relocate.totals(engine, self._parts.chain.slots_used)
@@ -181,7 +197,7 @@ class Compaction:
     def _compact(self, victims: list[tuple[Segment, SegmentEntry]], *, is_asked: bool) -> Steps:
         """Rewrite the victims; whether any of them is gone."""
         started_s = monotonic_s()
-        gain_min = 0.0 if is_asked else GAIN_MIN
+        gain_min = 0.0 if is_asked or self._parts.chain.supply.is_full else GAIN_MIN
         self._rewrite = rewrite = Rewrite(
             self._parts,
             victims,
@@ -193,13 +209,18 @@ class Compaction:
         self._rewriting = rewrite.steps()
         try:
             has_dropped = yield from self._rewriting
-        except OSError:
+        except OSError as error:
+            if is_full(error):
+                segment = rewrite.current
+                _, _, self._unfit[segment.id] = self._parts.engine.usage(segment.slot)
             self._end(rewrite.outcome, started_s)
             raise
         self._end(rewrite.outcome, started_s)
         return has_dropped
 
     def _pause(self) -> float:
+        if self._parts.chain.supply.is_full:
+            return 0.0
         over = max(0, self._excess_bytes()) / self._segment_bytes
         return max(0.0, _PAUSE_MAX * (1 - over / _OVER_SEGMENTS))
 

@@ -2,6 +2,7 @@
 
     open      a segment's file, mapped anew, its hints verified
     hiders    a piece of rule 3 (_compact.pyx)
+    grow      the output, for what is copied next
     copy      a piece of the survivors into the output
     install   the output's end (sealing.py), then the edit that puts it in the victims' place
     remove    the files that this edit has dropped
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from kio.errors import Corrupt
-from kio.segments import _hints
+from kio.segments import _hints, format
 from kio.segments._compact import Survivors
 from kio.segments._expiries import ExpiryRun
 from kio.segments._mapping import Mapping
@@ -83,7 +84,7 @@ class Output:
     Attributes:
         segment: the file; `segment.end` is where the next copy goes.
         entry: what the manifest will say of it.
-        reserve_to: up to here there has to be room before anything is copied.
+        end_bytes: what its end takes, with all that was taken so far.
         unsynced_bytes: copied since the last sync.
         content: its content hash so far.
     """
@@ -91,10 +92,31 @@ class Output:
     def __init__(self, segment: Segment, entry: SegmentEntry, header: bytes) -> None:
         self.segment = segment
         self.entry = entry
-        self.reserve_to = segment.capacity
-        self.reserved_to = segment.capacity
+        self.end_bytes = format.FOOTER.size
         self.unsynced_bytes = 0
         self.content = hashlib.blake2b(header, digest_size=16)
+
+
+def end_bytes_of(survivors: Survivors) -> int:
+    """What the copies of these records add to the end of their segment."""
+    records = survivors.live_records + survivors.kept_records
+    return records * format.HINT.size + survivors.live_expiries * format.EXPIRY_ENTRY.size
+
+
+class GrowJob(Job):
+    """Make sure of the blocks that more copies, and the end, will take."""
+
+    kind = "grow"
+
+    def __init__(self, disk: Disk, segment: Segment, capacity: int) -> None:
+        super().__init__()
+        self._disk = disk
+        self._segment = segment
+        self._capacity = capacity
+
+    def _work(self) -> None:
+        self._disk.allocate(self._segment.fd, self._capacity)
+        self._segment.capacity = self._capacity
 
 
 class CopyJob(Job):
@@ -117,9 +139,6 @@ class CopyJob(Job):
     def _work(self) -> None:
         started = time.perf_counter()
         output, segment = self._output, self._output.segment
-        if output.reserve_to > output.reserved_to:
-            self._disk.allocate(segment.fd, output.reserve_to)
-            output.reserved_to = output.reserve_to
         data = self._survivors.copy(CHUNK_BYTES, segment.crc_seed)
         if not data:
             return

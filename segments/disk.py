@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -151,6 +152,8 @@ class Disk:
     def replace(self, path: Path, data: bytes) -> None:
         """Give `path` the content `data`, durably and at once: a crash leaves the old or the new, whole.
 
+        Raises:
+            OSError: when the disk refuses; the file that was begun takes no room of a disk that is full.
         Cost: two fsyncs.
         """
         temporary = path.with_name(path.name + ".tmp")
@@ -158,6 +161,10 @@ class Disk:
         try:
             self.write(fd, data, 0)
             self.sync(fd)
+        except OSError:
+            with suppress(OSError):
+                self.truncate(fd, 0)
+            raise
         finally:
             self.close(fd)
         self.rename(temporary, path)

@@ -5,8 +5,11 @@ to the store, which alone changes its own state. `run` never raises: the outcome
 harmless: who cannot wait for the helper runs it himself, and whoever comes second finds it done.
 
     sync     fdatasync of every file that holds records which are not durable
-    output   the file of a compaction's output: the manifest edit first, so that recovery knows it from a lost segment
-    prepare  the next segment: file, blocks, header, name and manifest edit, all durable, before anybody needs it
+    output   the file of a compaction's output: the manifest edit first, so that recovery knows it from a lost segment;
+             where the disk is full, the spare becomes this file (reserve.py)
+    reserve  the spare, where it is missing
+    prepare  the spare, and then the next segment: file, blocks, header, name and manifest edit, all durable, before
+             anybody needs it
     seal     the end (sealing.py) of a segment that takes no more records; its records are durable already
 """
 
@@ -20,8 +23,9 @@ from kio.segments import _hints
 from kio.segments._expiries import ExpiryRun
 from kio.segments.disk import Disk
 from kio.segments.manifest import Manifest, SegmentEntry, sealed_edit
+from kio.segments.reserve import Reserve, is_full
 from kio.segments.sealing import hash_content, map_expiries, write_end
-from kio.segments.segment import RECORDS_START, Segment, make_segment
+from kio.segments.segment import RECORDS_START, Segment, begin_segment, make_segment, segment_name
 
 
 class Job:
@@ -75,16 +79,41 @@ class SyncJob(Job):
             self._disk.sync_data(segment.fd)
 
 
+class ReserveJob(Job):
+    """Make the spare whole."""
+
+    kind = "reserve"
+
+    def __init__(self, reserve: Reserve) -> None:
+        super().__init__()
+        self._reserve = reserve
+
+    def _work(self) -> None:
+        self._reserve.make()
+
+
 class PrepareJob(Job):
-    """Make the segment that will be active next."""
+    """Make the segment that will be active next.
+
+    Args:
+        reserve: what has to be whole before; None: nothing has.
+    """
 
     kind = "prepare"
 
     def __init__(
-        self, disk: Disk, directory: Path, shard: int, manifest: Manifest, entry: SegmentEntry, capacity: int
+        self,
+        disk: Disk,
+        directory: Path,
+        shard: int,
+        manifest: Manifest,
+        entry: SegmentEntry,
+        capacity: int,
+        reserve: Reserve | None,
     ) -> None:
         super().__init__()
         self.segment: Segment | None = None
+        self._reserve = reserve
         self._disk = disk
         self._directory = directory
         self._shard = shard
@@ -95,6 +124,8 @@ class PrepareJob(Job):
     def _work(self) -> None:
         entry = self._entry
         manifest = self._manifest
+        if self._reserve is not None:
+            self._reserve.make()
         segment = make_segment(self._disk, self._directory, self._shard, manifest.directory_id, entry, self._capacity)
         try:
             manifest.append({"t": "create", "id": entry.id, "salt": entry.salt, "epoch": entry.epoch})
@@ -108,15 +139,30 @@ class PrepareJob(Job):
 
 
 class OutputJob(Job):
-    """Make the segment that a compaction writes; it will have this slot."""
+    """Make the segment that a compaction writes; it will have this slot.
+
+    Attributes:
+        segment: the outcome; where it is the spare it is as long as that.
+        is_spare: the spare has become it.
+    """
 
     kind = "output"
 
     def __init__(
-        self, disk: Disk, directory: Path, shard: int, manifest: Manifest, entry: SegmentEntry, capacity: int, slot: int
+        self,
+        disk: Disk,
+        directory: Path,
+        shard: int,
+        manifest: Manifest,
+        entry: SegmentEntry,
+        capacity: int,
+        slot: int,
+        reserve: Reserve,
     ) -> None:
         super().__init__()
         self.segment: Segment | None = None
+        self.is_spare = False
+        self._reserve = reserve
         self.entry = entry
         self.slot = slot
         self._disk = disk
@@ -129,12 +175,29 @@ class OutputJob(Job):
         entry = self.entry
         self._manifest.append({"t": "output", "id": entry.id, "salt": entry.salt, "epoch": entry.epoch})
         try:
-            self.segment = make_segment(
-                self._disk, self._directory, self._shard, self._manifest.directory_id, entry, self._capacity
-            )
+            self.segment = self._make(entry)
         except OSError:
             self._manifest.append({"t": "drop", "id": entry.id})
             raise
+
+    def _make(self, entry: SegmentEntry) -> Segment:
+        directory_id = self._manifest.directory_id
+        try:
+            return make_segment(self._disk, self._directory, self._shard, directory_id, entry, self._capacity)
+        except OSError as error:
+            if not is_full(error):
+                raise
+        path = self._directory / segment_name(entry.id)
+        size = self._reserve.size
+        fd = self._reserve.take(path, self._capacity)
+        try:
+            segment = begin_segment(self._disk, path, fd, self._shard, directory_id, entry, size)
+        except OSError:
+            self._disk.close(fd)
+            self._reserve.give_back(path)
+            raise
+        self.is_spare = True
+        return segment
 
 
 class SealJob(Job):
@@ -158,7 +221,8 @@ class SealJob(Job):
 
     def _work(self) -> None:
         segment = self.segment
-        self._manifest.append({"t": "sealing", "id": segment.id, "end": segment.end, "lsn": segment.lsn_last})
+        if self._manifest.state.segments[segment.id].state == "active":  # else it was tried before
+            self._manifest.append({"t": "sealing", "id": segment.id, "end": segment.end, "lsn": segment.lsn_last})
         scan = _hints.scan(
             segment.mapping, RECORDS_START, segment.end, segment.crc_seed, self._seed, True, segment.epoch
         )

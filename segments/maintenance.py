@@ -26,12 +26,15 @@ from typing import Final, NamedTuple
 
 from kio.log import Log
 from kio.segments.jobs import Job
+from kio.segments.reserve import is_full
 
 #: Requests wait at most about this long for a slice, in microseconds.
 SLICE_US: Final = 200
 PLAN_INTERVAL_S: Final = 0.25
 #: After an activity failed its planners are asked again so much later.
 RETRY_S: Final = 5.0
+#: The same where the disk has no room.
+FULL_RETRY_S: Final = 1.0
 
 
 class Pause(Enum):
@@ -162,4 +165,4 @@ class Maintenance:
         except OSError as error:
             self._log.warning(f"{self._activity.name} failed", reason=str(error))
             self._activity = None
-            self._plan_at_s = now_s + RETRY_S
+            self._plan_at_s = now_s + (FULL_RETRY_S if is_full(error) else RETRY_S)

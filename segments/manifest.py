@@ -31,8 +31,10 @@ error.
                                                             LSN up to lsn is durable
     all      edits                                          these edits, in their order, or none of them
 
-Each edit is durable (fdatasync) when `append` returns. When the file passes 1 MiB it is written anew with what still
-counts, by temporary file, fsync, rename, directory fsync.
+Each edit is durable (fdatasync) when `append` returns. When the edits pass 1 MiB they are written anew with what still
+counts, by temporary file, fsync, rename, directory fsync; where the disk has no room for that the file goes on.
+Behind the last edit the file is zeros, blocks that were allocated ahead: so that a full disk can still be told what was
+sealed, compacted and dropped. A version that knows nothing of that takes them for a torn tail and cuts them.
 Crash: an edit that was being appended is a torn tail and is cut. A bad edit with a valid one behind it is corruption.
 As the two look alike at the very end of the file, recovery refuses a manifest that does not know the latest segment
 although that one holds records.
@@ -45,6 +47,7 @@ from __future__ import annotations
 import errno
 import struct
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -64,6 +67,8 @@ EDIT: Final = struct.Struct("<IIQ")
 #: An edit is a few hundred bytes; a longer length is damage.
 EDIT_BYTES_MAX: Final = 64 * 1024
 REWRITE_BYTES: Final = 1 << 20
+#: Blocks are allocated in steps of this size, as soon as less than half of it is left.
+AHEAD_BYTES: Final = 64 * 1024
 _WAY_OUT: Final = 'restore it from a copy, or see "kio repair manifest"'
 assert HEADER.size == 32
 
@@ -228,7 +233,7 @@ class Manifest:
         self.shard = shard
         self.directory_id = directory_id
         self.state = State()
-        #: Bytes of a torn last edit that `load` found; 0 when it was whole.
+        #: Bytes of a torn last edit that `load` found, zeros behind it not counted; 0 when it was whole.
         self.torn_bytes = 0
         self._disk = disk
         self._lock = threading.Lock()
@@ -236,6 +241,8 @@ class Manifest:
         self._changing = threading.Lock()
         self._fd = -1
         self._end = 0
+        self._size = 0
+        self._rewrite_at = REWRITE_BYTES
         self._sequence = 0
         self._version = VERSION
         self._failure: OSError | None = None
@@ -279,8 +286,10 @@ class Manifest:
         if self.torn_bytes:
             self._disk.truncate(self._fd, self._end)
             self._disk.sync(self._fd)
+            self._size = self._end
         if self._version < VERSION:
             self._shorten()
+        self._allocate_ahead(0)
 
     def append(self, *edits: dict[str, Any]) -> None:
         """Make edits durable, all or none of them, with one fdatasync, and take them over.
@@ -295,12 +304,13 @@ class Manifest:
             # One edit under one checksum: of several, a power cut could keep a later one and tear an earlier one.
             edit = edits[0] if len(edits) == 1 else {"t": "all", "edits": edits}
             data = self._encode(self._sequence + 1, edit)
+            self._allocate_ahead(len(data))
             self._write(data)
             self._end += len(data)
             self._sequence += 1
             with self._changing:
                 self.state.apply(edit)
-            if self._end > REWRITE_BYTES:
+            if self._end > self._rewrite_at:
                 self._shorten()
 
     def entries(self) -> list[SegmentEntry]:
@@ -324,6 +334,17 @@ class Manifest:
             self._disk.close(self._fd)
             self._fd = -1
 
+    def _allocate_ahead(self, more: int) -> None:
+        """Have blocks for `more` bytes and those to come; where the disk refuses, the write finds out."""
+        wanted = self._end + more + AHEAD_BYTES // 2
+        if wanted <= self._size:
+            return
+        size = wanted + AHEAD_BYTES // 2
+        size -= size % AHEAD_BYTES
+        with suppress(OSError):
+            self._disk.allocate(self._fd, size)
+            self._size = size
+
     def _write(self, data: bytes) -> None:
         try:
             self._disk.write(self._fd, data, self._end)
@@ -331,9 +352,11 @@ class Manifest:
             try:
                 self._disk.truncate(self._fd, self._end)
                 self._disk.sync(self._fd)
+                self._size = self._end
             except OSError:
                 self._failure = error
             raise
+        self._size = max(self._size, self._end + len(data))
         try:
             self._disk.sync_data(self._fd)
         except OSError as error:
@@ -346,21 +369,25 @@ class Manifest:
             self._rewrite()
             fd = self._disk.open(self.path, writable=True)
         except OSError as error:
-            # As long as the old file has the name, it goes on, and the next edit tries again.
+            # As long as the old file has the name, it goes on, and a later edit tries again.
             if not self._disk.is_name_of(self.path, self._fd):
                 self._failure = error
+            self._rewrite_at = self._end + AHEAD_BYTES
             return
         self._disk.close(self._fd)
         self._fd = fd
+        self._rewrite_at = max(REWRITE_BYTES, self._end + AHEAD_BYTES)
 
     def _rewrite(self) -> None:
         head = HEADER.pack(MAGIC, VERSION, 0, self.shard, self.directory_id)
         edits = self.state.edits()
         data = head + struct.pack("<I", crc32c(head))
         data += b"".join(self._encode(i, edit) for i, edit in enumerate(edits, 1))
-        self._disk.replace(self.path, data)
+        # One that is in use has blocks ahead: it is not replaced by one that has none.
+        ahead = AHEAD_BYTES - len(data) % AHEAD_BYTES if self._fd >= 0 else 0
+        self._disk.replace(self.path, data + bytes(ahead))
         self._sequence = len(edits)
-        self._end = len(data)
+        self._end, self._size = len(data), len(data) + ahead
 
     @staticmethod
     def _encode(sequence: int, edit: dict[str, Any]) -> bytes:
@@ -387,13 +414,14 @@ class Manifest:
                 raise Corrupt(f"{where} contradicts itself at offset {at}: {error}; {_WAY_OUT}") from error
             sequence += 1
             at += EDIT.size + len(payload)
-        if at < len(data):
-            for later in range(at, len(data)):
-                if _edit_at(data, later, None, above=sequence) is not None:
-                    raise Corrupt(
-                        f"{where} is corrupt at offset {at}, valid edits follow at {later}: {self.path}; {_WAY_OUT}"
-                    )
-        self.torn_bytes = len(data) - at
+        self._size = len(data)
+        written = written_end(data, at)
+        for later in range(at, written):
+            if _edit_at(data, later, None, above=sequence) is not None:
+                raise Corrupt(
+                    f"{where} is corrupt at offset {at}, valid edits follow at {later}: {self.path}; {_WAY_OUT}"
+                )
+        self.torn_bytes = written - at
         self._end = at
         self._sequence = sequence
 
@@ -411,6 +439,11 @@ def readable_edits(data: bytes) -> list[tuple[int, int, dict[str, Any]]]:
         at += EDIT.size + len(payload)
         found.append((at, last, msgpack.unpackb(payload)))
     return found
+
+
+def written_end(data: bytes, end: int) -> int:
+    """Where the bytes of a manifest end whose edits end at `end`: zeros behind them are blocks that wait for edits."""
+    return max(end, len(data.rstrip(b"\0")))
 
 
 def _edit_crc(sequence: int, payload: bytes) -> int:

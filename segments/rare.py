@@ -15,10 +15,10 @@ from typing import Any, Final
 import msgpack
 
 from kio import opbatch, wire
-from kio.errors import BadRequest, Corrupt, KioError, Overloaded, ShardReadOnly, from_wire
+from kio.errors import BadRequest, Corrupt, DiskFull, KioError, Overloaded, ShardReadOnly, from_wire
 from kio.segments import _scan
 from kio.segments._atomic import Group
-from kio.segments._engine import NEEDS_ROTATION, Engine
+from kio.segments._engine import NEEDS_ROTATION, ROTATE_MISFITS, Engine
 from kio.segments.chain import SegmentChain
 
 _U64: Final = struct.Struct("<Q")
@@ -30,7 +30,7 @@ class RareOperations:
 
     Args:
         write_staged: writes what was appended; False: it was taken back, and writes are refused from now on.
-        rotate: begins a segment with room for so many bytes; where that fails, writes are refused.
+        make_room: finds room for a record that takes so many bytes; where there is none, what does not fit is refused.
         ask_compaction: asks for a compaction; the bytes that are dead.
         take_point: seals, and tells what a backup has to copy (point.py).
         stats: the store's figures.
@@ -42,7 +42,7 @@ class RareOperations:
         chain: SegmentChain,
         shard: int,
         write_staged: Callable[[], bool],
-        rotate: Callable[[int], None],
+        make_room: Callable[[int], None],
         ask_compaction: Callable[[], int],
         take_point: Callable[[], bytes],
         stats: Callable[[], dict[str, Any]],
@@ -51,7 +51,7 @@ class RareOperations:
         self._chain = chain
         self._shard = shard
         self._write_staged = write_staged
-        self._rotate = rotate
+        self._make_room = make_room
         self._ask_compaction = ask_compaction
         self._take_point = take_point
         self._stats = stats
@@ -111,10 +111,12 @@ class RareOperations:
         engine = self._engine
         if engine.refusal:
             raise self._why_not()
-        if not engine.stage_clear(keyspace):
-            self._rotate(engine.needed_bytes)
-            if not engine.stage_clear(keyspace):
+        while not engine.stage_clear(keyspace):
+            if engine.refusal:
                 raise self._why_not()
+            if engine.misfits != ROTATE_MISFITS:
+                raise DiskFull(f"no room for shard {self._shard} on the disk; nothing was applied")
+            self._make_room(engine.needed_room)
         if not self._write_staged():
             return
         removed = engine.count_keys(keyspace)
@@ -132,7 +134,7 @@ class RareOperations:
         try:
             while True:
                 if group.run(now_ms) == NEEDS_ROTATION:
-                    self._rotate(self._engine.needed_bytes)
+                    self._make_room(self._engine.needed_room)
                 elif self._write_staged():
                     break
             replies = group.replies()

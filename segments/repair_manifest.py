@@ -34,7 +34,7 @@ from typing import Final
 from kio.errors import Corrupt, FormatTooNew
 from kio.segments import _hints, format
 from kio.segments.check import examine_shard
-from kio.segments.manifest import NAME, Manifest, SegmentEntry, State, readable_edits
+from kio.segments.manifest import NAME, Manifest, SegmentEntry, State, readable_edits, written_end
 from kio.segments.repair import Plan, Replacement, ShardFiles, nothing_to_repair
 from kio.segments.salvage import Lost, Salvaged, read_file, read_hints, records_of_copy, salvage
 from kio.segments.salvage_manifest import Edits, Known, exact_state, is_of_another, read_checkpoints
@@ -135,7 +135,7 @@ class _Rebuild:
 
     def _is_told_by_files(self, edits: Edits, state: State, heads: dict[int, format.Header | None]) -> bool:
         """Whether no file says that an edit is lost behind the last one that reads."""
-        is_torn = edits[-1][0] < len(self._data)
+        is_torn = edits[-1][0] < written_end(self._data, edits[-1][0])
         if is_torn and not heads.keys() >= state.segments.keys():
             return False
         return all(

@@ -201,8 +201,8 @@ class _Run:
 
     def _look_for_room(self) -> None:
         """Tell beforehand that the disk is too small, as far as one can know."""
-        # Of each new shard, two segments that are not full yet have their room already.
-        needed = self._live_bytes + self._live_keys * KEY_BYTES + 2 * self._done.shards * self._segment_bytes
+        # Of each new shard, two segments that are not full yet, and the spare, have their room already.
+        needed = self._live_bytes + self._live_keys * KEY_BYTES + 3 * self._done.shards * self._segment_bytes
         found = os.statvfs(self._data)
         free = found.f_bavail * found.f_frsize
         if free < needed:

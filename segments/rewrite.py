@@ -5,6 +5,7 @@
         mark       which of its puts are live: their words name exactly them             slices
         decide     which of its tombstones and expired puts must stay (rule 3)           jobs
         copy       all of these into the output, verified, with version and kind kept    jobs
+                   (the disk is full: into the spare, reserve.py; what does not fit any more is left out)
     wait           until every record is durable that made another one dead
     install        the output's end, then one edit: the output is there, the victims are dropped
     relocate       words that still name a victim's record go to its copy                slices
@@ -33,11 +34,12 @@ from kio.segments._compact import Survivors
 from kio.segments._engine import Engine
 from kio.segments._relocate import Relocation
 from kio.segments.chain import SegmentChain
-from kio.segments.copying import CopyJob, HidersJob, InstallJob, OpenJob, Output, RemoveJob
+from kio.segments.copying import CopyJob, GrowJob, HidersJob, InstallJob, OpenJob, Output, RemoveJob, end_bytes_of
 from kio.segments.disk import Disk
 from kio.segments.jobs import Job, OutputJob
 from kio.segments.maintenance import SLICE, Durable, Pause, Steps
 from kio.segments.manifest import Manifest, SegmentEntry
+from kio.segments.reserve import is_full
 from kio.segments.segment import RECORDS_START, Segment
 
 #: Hints that one slice looks at: some 100 us.
@@ -156,6 +158,11 @@ class Rewrite:
             raise
         return bool(self.outcome.drops)
 
+    @property
+    def current(self) -> Segment:
+        """The victim that is taken, or was taken last."""
+        return self._current
+
     def stop(self, steps: Steps) -> None:
         """End what `steps` is in the middle of: complete it where its edit was made, else give it up. Blocks.
 
@@ -203,10 +210,10 @@ class Rewrite:
         size = survivors.live_bytes + survivors.kept_bytes
         if not self._is_worth_it(entry.end - RECORDS_START, entry.end - RECORDS_START - size):
             return True
-        if self._output is not None and self._output.segment.end + size > self._room_bytes:
+        if size and not (yield from self._reserve_output(size, end_bytes_of(survivors))):
             return False
         if size:
-            yield from self._copy(survivors, size)
+            yield from self._copy(survivors)
         self._taken.append(_Taken(segment, entry, hints, survivors.live_bytes, survivors.kept_bytes))
         self.outcome.bytes_read += size
         return True
@@ -233,31 +240,51 @@ class Rewrite:
 
     # ---- the output ----
 
-    def _copy(self, survivors: Survivors, size: int) -> Waiting:
-        if self._output is None:
-            yield from self._begin_output(size)
+    def _reserve_output(self, size: int, end_bytes: int) -> Generator[Job, None, bool]:
+        """Make sure that the output has room for `size` more bytes and for its end; False where it cannot have it."""
+        output = self._output
+        if output is None:
+            output = yield from self._begin_output(RECORDS_START + size + end_bytes + format.FOOTER.size)
+            output.end_bytes += end_bytes
+            return True
+        segment = output.segment
+        wanted = segment.end + size + output.end_bytes + end_bytes
+        if wanted > self._room_bytes:
+            return False
+        if wanted > segment.capacity:
+            job = GrowJob(self._parts.disk, segment, wanted)
+            try:
+                yield from self._do(job)
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                return False
+        output.end_bytes += end_bytes
+        return True
+
+    def _copy(self, survivors: Survivors) -> Waiting:
         output = self._output
         assert output is not None
-        output.reserve_to = output.segment.end + size
         while True:
             job = CopyJob(self._parts.disk, survivors, output, self._pause())
             yield from self._do(job)
             if job.size == 0:
                 break
 
-    def _begin_output(self, size: int) -> Waiting:
+    def _begin_output(self, capacity: int) -> Generator[Job, None, Output]:
         chain = self._parts.chain
         while True:
-            job = chain.output_job(RECORDS_START + size)
+            job = chain.output_job(capacity)
             if isinstance(job, OutputJob):
                 break
             yield job  # a segment is being prepared; what becomes of that is not our business
         yield from self._do(job)
-        assert chain.output is not None
+        assert chain.supply.output is not None
         header = format.Header(
             self._parts.shard, job.entry.id, self._parts.manifest.directory_id, job.entry.salt, job.entry.epoch
         )
-        self._output = Output(chain.output, job.entry, format.encode_header(header))
+        self._output = Output(chain.supply.output, job.entry, format.encode_header(header))
+        return self._output
 
     # ---- the end ----
 

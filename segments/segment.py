@@ -12,8 +12,10 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from pathlib import Path
+from typing import Final
 
 from kio.errors import Corrupt
+from kio.limits import KIB
 from kio.segments import format
 from kio.segments._expiries import Expiries, ExpiryRun
 from kio.segments._mapping import Mapping
@@ -23,6 +25,23 @@ from kio.segments.manifest import SegmentEntry
 #: A segment's first record stands here.
 RECORDS_START = format.HEADER.size
 _WAY_OUT = 'restore it from a copy, or run "kio check", which names the repair'
+
+
+#: The last part of the active segment that takes no puts where no next one stands ready (chain.py): so much of it, at
+#: least KEPT_BACK_BYTES, at most KEPT_BACK_MAX of it.
+KEPT_BACK: Final = 1 / 16
+KEPT_BACK_BYTES: Final = 64 * KIB
+KEPT_BACK_MAX: Final = 1 / 4
+
+
+def kept_back_bytes(capacity: int) -> int:
+    """How much of a segment of this capacity is kept for tombstones and clear records."""
+    return int(min(max(capacity * KEPT_BACK, KEPT_BACK_BYTES), capacity * KEPT_BACK_MAX))
+
+
+def capacity_for(room: int) -> int:
+    """The capacity of a segment that has `room` bytes for a put and its end, beside what is kept back."""
+    return room + int(min(max(room * KEPT_BACK / (1 - KEPT_BACK), KEPT_BACK_BYTES), room / 3)) + 8
 
 
 def segment_name(segment: int) -> str:
@@ -68,7 +87,11 @@ class Segment:
         self.expiries: Expiries = ExpiryRun(b"")
 
     def grow(self, disk: Disk, capacity: int) -> None:
-        """Make room for more records, in a segment that is not attached."""
+        """Make room for more records, in a segment that is not attached.
+
+        Raises:
+            OSError: when the disk refuses; it is as it was.
+        """
         disk.allocate(self.fd, capacity)
         mapping = disk.map(self.fd, capacity)
         self.mapping.close()
@@ -100,15 +123,27 @@ def make_segment(
     fd = disk.create(path)
     try:
         disk.allocate(fd, capacity)
-        header = format.Header(shard, entry.id, directory_id, entry.salt, entry.epoch)
-        disk.write(fd, format.encode_header(header), 0)
-        disk.sync(fd)
-        disk.sync_directory(directory)
-        return Segment(path, shard, entry, fd, disk.map(fd, capacity), capacity)
+        return begin_segment(disk, path, fd, shard, directory_id, entry, capacity)
     except OSError:
         disk.close(fd)
         disk.unlink(path)
         raise
+
+
+def begin_segment(
+    disk: Disk, path: Path, fd: int, shard: int, directory_id: bytes, entry: SegmentEntry, capacity: int
+) -> Segment:
+    """Make a new segment of a file that has its name and its `capacity` bytes, durable with its name.
+
+    Raises:
+        OSError: when the disk refuses; the file is still the caller's.
+    Cost: two fsyncs.
+    """
+    header = format.Header(shard, entry.id, directory_id, entry.salt, entry.epoch)
+    disk.write(fd, format.encode_header(header), 0)
+    disk.sync(fd)
+    disk.sync_directory(path.parent)
+    return Segment(path, shard, entry, fd, disk.map(fd, capacity), capacity)
 
 
 def map_segment(disk: Disk, path: Path, shard: int, entry: SegmentEntry, *, writable: bool = False) -> Segment:

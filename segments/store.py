@@ -13,11 +13,10 @@ Crash: recovery.py says what each moment leaves.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from kio import opbatch
 from kio.errors import DiskFull, Overloaded, ShardReadOnly
@@ -38,10 +37,9 @@ from kio.segments.opening import fill_keydir
 from kio.segments.options import StoreOptions
 from kio.segments.rare import RareOperations
 from kio.segments.recovery import Recovery
+from kio.segments.reserve import is_full
 from kio.segments.rewrite import Parts
 from kio.segments.segment import RECORDS_START, Descriptors
-
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Executed(NamedTuple):
@@ -108,6 +106,7 @@ class Store:
                 self._manifest,
                 self._engine,
                 options.checkpoint_interval_s,
+                lambda: self._chain.supply.is_full or not self._chain.supply.reserve.is_whole,
             )
             now_ms, fail = self._clock.now_ms, self._become_read_only
             parts = Parts(disk, shard, identity.seed, self._manifest, self._engine, self._chain, now_ms, fail)
@@ -117,7 +116,7 @@ class Store:
                 self._chain,
                 shard,
                 self._write_staged,
-                self._rotate,
+                self._make_room,
                 self._compaction.ask,
                 lambda: point.take_point(self._chain, self._clock, self._read_only_reason),
                 self.stats,
@@ -170,6 +169,13 @@ class Store:
         """Whether the disk failed this shard: it takes no write until it is opened anew."""
         return bool(self._read_only_reason)
 
+    @property
+    def state(self) -> str:
+        """What `stats` tells: "serving", "full" while puts find no room on the disk, or "read-only"."""
+        if self._read_only_reason:
+            return "read-only"
+        return "full" if self._engine.misfits == _engine.REFUSE_MISFITS else "serving"
+
     def execute(self, batch: bytes) -> Executed:
         """Execute an op batch. What a client can cause becomes a reply's status.
 
@@ -200,7 +206,7 @@ class Store:
             if stopped == _engine.RARE_OPERATION:
                 self._rare.execute(now)
             else:
-                self._rotate(engine.needed_bytes)
+                self._make_room(engine.needed_room)
         if self._read_only_reason:
             self._refuse_read_only()
         else:
@@ -241,7 +247,8 @@ class Store:
             self._refuse_read_only(opbatch.MAYBE_APPLIED)
 
     def _refuse_after(self, error: OSError) -> None:
-        if error.errno in _FULL:
+        if is_full(error):
+            self._chain.supply.write_refused()
             self._engine.refuse(DiskFull.code, f"no room for shard {self.shard} on the disk; nothing was applied")
             self._repeats.warning("write refused", fault=error.strerror)
         else:
@@ -266,14 +273,20 @@ class Store:
             f'shard {self.shard} is read-only: {reason}; mend the disk, then restart kio and run "kio check"',
         )
 
-    def _rotate(self, record_bytes: int) -> None:
-        """Begin the next active segment; where that fails, refuse writes."""
+    def _make_room(self, room: int) -> None:
+        """Find room for a record that takes `room` bytes; where there is none, what does not fit is refused."""
         try:
-            self._chain.rotate(record_bytes)
+            self._chain.make_room(room)
         except OSError as error:
             self._note(self._manifest.failure or None)
-            if not self._read_only_reason:
+            if self._read_only_reason:
+                return
+            if not is_full(error):
                 self._refuse_after(error)
+            elif self._chain.supply.prepared is not None:
+                self._engine.refuse_misfits(_engine.REFUSE_MISFIT)
+            else:
+                self._engine.refuse_misfits(_engine.REFUSE_MISFITS)
 
     # ---- jobs ----
 
@@ -406,7 +419,7 @@ class Store:
             return (
                 f'records are damaged, and what they may hide is answered Corrupt; run "kio check --shard {self.shard}"'
             )
-        return self._read_only_reason
+        return self._read_only_reason or self._chain.supply.why_full()
 
     def stats(self) -> dict[str, Any]:
         """What control.py lists for a shard, as far as the store knows it.
@@ -417,12 +430,13 @@ class Store:
         engine = self._engine
         segments, record_bytes, live_bytes, disk_bytes = self._chain.usage()
         return {
-            "state": "read-only" if self._read_only_reason else "serving",
+            "state": self.state,
             "reason": self._reason(),
             "keys": engine.count_keys(),
             "live_bytes": live_bytes,
             "dead_bytes": record_bytes - live_bytes,
             "disk_bytes": disk_bytes,
+            "reserve_bytes": self._chain.supply.reserve.size,
             "segments": segments,
             "lsn": engine.lsn,
             "durable_lsn": engine.durable_lsn,
@@ -436,6 +450,7 @@ class Store:
             "deletes": engine.deletes,
             "expired": engine.expired,
             "errors": engine.errors,
+            "refused": engine.refused,
             "bytes_read": engine.bytes_read,
             "bytes_written": engine.bytes_written,
             "syncs": self._chain.syncs,

@@ -53,6 +53,26 @@ def is_worth_it(candidate: Candidate) -> bool:
     return candidate.gain_bytes >= candidate.record_bytes * GAIN_MIN
 
 
+def pick_gains(candidates: Iterable[Candidate], room_bytes: int) -> list[Candidate]:
+    """What gives back most in one run, for a disk that is full: age and cost do not count then.
+
+    Args:
+        room_bytes: of the spare, into which the survivors have to fit.
+
+    Returns: as `pick_victims`.
+    """
+    victims: list[Candidate] = []
+    survivors = 0
+    for candidate in sorted(candidates, key=lambda c: c.gain_bytes, reverse=True):
+        if candidate.gain_bytes <= 0 or len(victims) == VICTIMS_MAX:
+            break
+        size = candidate.live_bytes + candidate.kept_bytes
+        if survivors + size <= room_bytes:
+            victims.append(candidate)
+            survivors += size
+    return sorted(victims, key=lambda c: c.lsn_min)
+
+
 def pick_victims(candidates: Iterable[Candidate], lsn: int, room_bytes: int, gain_bytes: int) -> list[Candidate]:
     """The most worthy candidate, and the next ones of its stream whose survivors fit into one segment with its own.
 

@@ -97,7 +97,7 @@ class Shard:
     @property
     def state(self) -> str:
         """The state that `stats` tells."""
-        return "read-only" if self._store.is_read_only else "serving"
+        return self._store.state
 
     def execute(self, batch: bytes, now: float) -> bytes:
         """Execute a batch; the replies that may leave now (b"" where none may). The others are parked."""

@@ -31,6 +31,8 @@ _SHARD_FIELDS: Final = {
     "kio_live_bytes": "live_bytes",
     "kio_dead_bytes": "dead_bytes",
     "kio_disk_bytes": "disk_bytes",
+    "kio_reserve_bytes": "reserve_bytes",
+    "kio_refused_total": "refused",
     "kio_segments": "segments",
     "kio_keydir_bytes": "keydir_bytes",
     "kio_keys_fit": "keys_fit",

@@ -33,13 +33,16 @@ class Snapshot:
     told_at: float | None
 
     def not_serving(self) -> list[dict[str, Any]]:
-        """Each part that does not serve, with its state and reason; empty when the daemon is ready."""
+        """Each part that does not serve, with its state and reason; empty when the daemon is ready.
+
+        A shard whose disk is full serves: who took its clients away would keep them from deleting.
+        """
         parts: list[dict[str, Any]] = []
         router = self.topology["router"]
         if router["state"] != "serving":
             parts.append({"router": router["pid"], "state": router["state"], "reason": router["reason"]})
         for number, shard in self.shards.items():
-            if shard["state"] != "serving":
+            if shard["state"] not in ("serving", "full"):
                 parts.append({"shard": number} | {name: shard[name] for name in ("worker", "state", "reason")})
         return parts
 

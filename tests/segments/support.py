@@ -214,6 +214,11 @@ class Driven:
                 break
         return ran
 
+    def look_for_room(self) -> None:
+        """Run the jobs that wait, as if the time to try again after a full disk had passed."""
+        self.store._chain.supply._retry_at_s = self.store._chain._seal_at_s = 0.0
+        self.run_jobs()
+
     def maintain(self, now_s: float | None = None) -> None:
         """Run maintenance, with the jobs and syncs it waits for, until no planner wants more, or five jobs failed."""
         self._clock_s = max(self._clock_s, now_s or 0.0)

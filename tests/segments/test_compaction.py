@@ -112,10 +112,10 @@ def test_a_compacted_copy_in_a_later_file_never_beats_a_newer_record(driven: Dri
     fill(driven, 1)
     driven.store._compaction._asked = set(driven.sealed_ids())
     step = each_slice(driven)
-    while driven.store._chain.output is None:
+    while driven.store._chain.supply.output is None:
         assert step()
-    output = driven.store._chain.output.id
-    while not any(r.key == b"key 005" for _, r in records_of(driven.store._chain.output.path)):
+    output = driven.store._chain.supply.output.id
+    while not any(r.key == b"key 005" for _, r in records_of(driven.store._chain.supply.output.path)):
         assert step()
     driven.put(b"key 005", b"newer")
     assert driven.store._chain.active.id < output
@@ -304,7 +304,7 @@ def test_a_rotation_waits_for_the_output_that_is_being_made(tmp_path: Path) -> N
     fill(driven, 5)
     driven.store._compaction._asked = set(driven.sealed_ids())
     step = each_slice(driven)
-    while "output" not in driven.store._chain._running:
+    while (making := driven.store._chain.supply.making) is None or making.kind != "output":
         if not driven.store.maintain(driven._clock_s + 10):
             job = driven.store.background_job()
             assert job is not None
@@ -353,7 +353,7 @@ def test_a_damaged_record_ends_the_compaction_and_is_never_dropped(
     assert path.exists()
     assert "compaction given up" in caplog.text
     assert caplog.text.count("compaction given up") == 1
-    assert driven.store._chain.output is None
+    assert driven.store._chain.supply.output is None
     with pytest.raises(Corrupt):
         driven.get(b"key 004")
     assert driven.get(b"key 003") == items[b"key 003"]

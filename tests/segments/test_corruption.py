@@ -32,7 +32,7 @@ from tests.segments.faulty_disk import CarelessDisk
 from tests.segments.support import IDENTITY, Driven
 from tests.segments.test_recovery import records_of, segment_files
 
-OPTIONS = StoreOptions(segment_bytes=512)
+OPTIONS = StoreOptions(segment_bytes=768)
 SEED = int(os.environ.get("KIO_SWEEP_SEED", "0")) or random.SystemRandom().randrange(1, 10**9)
 QUICK = 61
 STEP = 1 if os.environ.get("FULL") else 3

@@ -154,7 +154,8 @@ def test_no_room_for_the_next_segment_refuses_writes_until_there_is_room(
             key = b"first %d" % len(model)
             driven.put(key, b"v")
             model[key] = b"v"
-        (job,) = driven.store._chain._running.values()
+        job = driven.store._chain.supply.making
+        assert job is not None
         assert job.kind == "prepare"
         disk.fail(kind, error=errno.ENOSPC, times=1000)
         job.run()
@@ -163,7 +164,7 @@ def test_no_room_for_the_next_segment_refuses_writes_until_there_is_room(
     else:
         model |= fill(driven, b"first", bytes(400))
         driven.run_jobs()
-        if driven.store._chain._prepared is not None:
+        if driven.store._chain.supply.prepared is not None:
             driven.put(b"rotates", bytes(900))
             model[b"rotates"] = bytes(900)
         disk.fail(kind, error=errno.ENOSPC, times=1000)
@@ -177,6 +178,7 @@ def test_no_room_for_the_next_segment_refuses_writes_until_there_is_room(
     assert driven.items() == model
     disk.heal()
     if not driven.store.is_read_only and kind != "sync_data":
+        driven.look_for_room()
         driven.put(b"big", bytes(1100))
         model[b"big"] = bytes(1100)
         model |= fill(driven, b"last")
@@ -192,7 +194,7 @@ def test_a_prepared_segment_that_cannot_grow_is_kept_for_smaller_records(tmp_pat
     driven = Driven(tmp_path / "shard", SMALL, disk)
     driven.put(b"a", bytes(500))
     driven.run_jobs()
-    assert driven.store._chain._prepared is not None
+    assert driven.store._chain.supply.prepared is not None
     descriptors = open_descriptors()
     disk.fail("allocate", error=errno.ENOSPC, times=1000)
     for _ in range(5):

@@ -171,7 +171,8 @@ def test_what_expires_at_any_moment_of_a_compaction_is_swept(tmp_path: Path, mon
     moment, is_over = 0, False
     while not is_over:
         time = Time()
-        driven = Driven(tmp_path / str(moment), OPTIONS, CarelessDisk(), clock=time.clock)
+        options = StoreOptions(segment_bytes=4096, space_amplification=1000.0, checkpoint_interval_s=1.0)
+        driven = Driven(tmp_path / str(moment), options, CarelessDisk(), clock=time.clock)
         driven.replies(*[put(b"%d" % i, b"", flags={TTL: TTL_MS} if i % 2 else {}) for i in range(20)])
         driven.put(b"dead", b"")
         driven.delete(b"dead")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,8 @@ import pytest
 from kio.errors import Corrupt
 from kio.segments._hints import crc32c
 from kio.segments.disk import DISK
-from kio.segments.manifest import EDIT, HEADER, VERSION, Manifest, State, _edit_crc
-from tests.segments.faulty_disk import FaultyDisk
+from kio.segments.manifest import AHEAD_BYTES, EDIT, HEADER, REWRITE_BYTES, VERSION, Manifest, State, _edit_crc
+from tests.segments.faulty_disk import CarelessDisk, FaultyDisk
 from tests.segments.support import IDENTITY
 
 START = HEADER.size + 4
@@ -24,8 +26,31 @@ def encoded(sequence: int, edit: dict[str, Any]) -> bytes:
     return EDIT.pack(len(payload), _edit_crc(sequence, payload), sequence) + payload
 
 
+def trimmed(content: bytes) -> bytes:
+    """Without the zeros behind the last edit; no edit of these tests ends in one."""
+    return content.rstrip(b"\0")
+
+
 def create(number: int) -> dict[str, Any]:
     return {"t": "create", "id": number, "salt": number, "epoch": 1}
+
+
+class FullDisk(CarelessDisk):
+    """No file gets longer than `size_max`."""
+
+    size_max = 1 << 30
+
+    def allocate(self, fd: int, size: int) -> None:
+        self._check(size)
+        super().allocate(fd, size)
+
+    def write(self, fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
+        self._check(offset + len(data))
+        super().write(fd, data, offset)
+
+    def _check(self, size: int) -> None:
+        if size > self.size_max:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.fixture
@@ -37,7 +62,9 @@ def path(tmp_path: Path) -> Path:
     for number in (1, 2, 3):
         made.append(create(number))
     made.close()
-    return tmp_path / "MANIFEST"
+    path = tmp_path / "MANIFEST"
+    path.write_bytes(trimmed(path.read_bytes()))
+    return path
 
 
 def load(path: Path, shard: int = 0, directory_id: bytes = IDENTITY.directory_id) -> Manifest:
@@ -84,7 +111,7 @@ def test_of_edits_made_at_once_a_power_cut_keeps_all_or_none(path: Path, block_b
     made.start()
     made.append({"t": "drop", "id": 1}, {"t": "drop", "id": 2}, create(4))
     made.close()
-    after = path.read_bytes()
+    after = trimmed(path.read_bytes())
     for at in range(len(before), len(after), block_bytes):
         lost = len(after[at : at + block_bytes])
         path.write_bytes(after[:at] + bytes(lost) + after[at + lost :])
@@ -112,26 +139,88 @@ def test_damage_before_the_last_edit_is_corruption_and_in_the_last_one_a_torn_ta
 @pytest.mark.parametrize(
     "behind",
     [
-        b"\0",
-        bytes(5000),
         b"\xff" * 100,
+        b"\xff" * 100 + bytes(5000),
+        bytes(5000) + b"\xff",
         encoded(1, create(4)),
         encoded(5, create(3)),
         struct.pack("<IIQ", 0xFFFFFFFF, 0, 6),
         struct.pack("<IIQ", 64 * 1024 + 1, 0, 6) + bytes(70_000),
     ],
-    ids=["a zero", "zeros", "ones", "an old number", "the last edit again", "4 GiB", "overlong"],
+    ids=[
+        "ones",
+        "ones before zeros",
+        "a one behind zeros",
+        "an old number",
+        "the last edit again",
+        "4 GiB",
+        "overlong",
+    ],
 )
 def test_what_stands_behind_the_last_edit_and_is_none_is_cut(path: Path, behind: bytes) -> None:
     content = path.read_bytes()
     path.write_bytes(content + behind)
     loaded = load(path)
     assert sorted(loaded.state.segments) == [1, 2, 3]
-    assert loaded.torn_bytes == len(behind)
+    assert loaded.torn_bytes == len(trimmed(behind))
     assert path.read_bytes() == content + behind
     loaded.start()
     loaded.close()
-    assert path.read_bytes() == content
+    assert trimmed(path.read_bytes()) == content
+
+
+@pytest.mark.parametrize("zeros", [1, 5000, AHEAD_BYTES, 1 << 20])
+def test_zeros_behind_the_last_edit_are_room_for_the_next_ones(path: Path, zeros: int) -> None:
+    path.write_bytes(path.read_bytes() + bytes(zeros))
+    loaded = load(path)
+    assert loaded.torn_bytes == 0
+    loaded.start()
+    size = path.stat().st_size
+    assert size >= len(trimmed(path.read_bytes())) + AHEAD_BYTES // 2
+    loaded.append(create(4))
+    loaded.close()
+    assert path.stat().st_size == size
+    assert sorted(load(path).state.segments) == [1, 2, 3, 4]
+
+
+def test_edits_of_a_full_disk_go_into_the_blocks_that_were_allocated_ahead(path: Path) -> None:
+    disk = FullDisk()
+    opened = Manifest.load(path.parent, 0, IDENTITY.directory_id, disk)
+    opened.start()
+    disk.size_max = path.stat().st_size
+    made = 0
+    with pytest.raises(OSError, match="No space left"):
+        for number in range(4, 10_000):
+            opened.append(create(number))
+            made += 1
+    assert made * len(encoded(1, create(4000))) >= AHEAD_BYTES // 2 - 100
+    assert not opened.has_failed
+    assert sorted(load(path).state.segments) == [*range(1, made + 4)]
+    disk.size_max = 1 << 30
+    opened.append(create(made + 4))
+    opened.close()
+    assert sorted(load(path).state.segments) == [*range(1, made + 5)]
+
+
+def test_a_manifest_that_cannot_be_written_anew_for_want_of_room_goes_on_and_tries_again_later(path: Path) -> None:
+    disk = FaultyDisk()
+    opened = Manifest.load(path.parent, 0, IDENTITY.directory_id, disk)
+    opened.start()
+    while opened._end < REWRITE_BYTES - (60 << 10):
+        opened.append(*({"t": "floor", "keyspace": i % 256, "epoch": 1, "lsn": i} for i in range(1000)))
+    disk.fail("create", error=errno.ENOSPC, times=1000)
+    while not disk.calls["create"]:
+        opened.append(*({"t": "floor", "keyspace": i % 256, "epoch": 1, "lsn": i} for i in range(1000)))
+    for _ in range(10):
+        opened.append(create(opened.state.next_id))
+    assert disk.calls["create"] == 1
+    disk.heal()
+    before = disk.calls["create"]
+    while disk.calls["create"] == before:
+        opened.append(*({"t": "floor", "keyspace": i % 256, "epoch": 1, "lsn": i} for i in range(1000)))
+    assert opened._end < AHEAD_BYTES
+    opened.close()
+    assert load(path).state == opened.state
 
 
 def test_a_number_left_out_is_corruption(path: Path) -> None:
@@ -189,8 +278,8 @@ def test_a_manifest_that_could_not_be_written_anew_is_the_old_or_the_new_one(pat
     disk = FaultyDisk()
     opened = Manifest.load(path.parent, 0, IDENTITY.directory_id, disk)
     opened.start()
-    floors = [{"t": "floor", "keyspace": i % 256, "epoch": 1, "lsn": i} for i in range(4000)]
-    for _ in range(20):
+    floors = [{"t": "floor", "keyspace": i % 256, "epoch": 1, "lsn": i} for i in range(1000)]
+    for _ in range(80):
         disk.fail(kind, nth=2 if kind == "write" else 1)
         opened.append(*floors)
         if disk.calls["create"]:

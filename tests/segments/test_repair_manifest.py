@@ -16,6 +16,7 @@ from kio.segments.identity import NAME as IDENTITY_NAME
 from kio.segments.identity import _encode
 from kio.segments.manifest import NAME as MANIFEST_NAME
 from kio.segments.manifest import Manifest
+from kio.segments.options import StoreOptions
 from kio.segments.repair import open_shard
 from kio.segments.repair_manifest import plan_manifest
 from kio.segments.repair_segments import plan_checkpoint, plan_segment
@@ -110,7 +111,7 @@ def whose(data: Path) -> tuple[Path, int, bytes]:
 def compacted(tmp_path_factory: pytest.TempPathFactory) -> tuple[History, dict[str, bytes]]:
     """A shard after a compaction that dropped tombstones with what they hid; and the files that it removed."""
     data = tmp_path_factory.mktemp("compacted") / "data"
-    driven = Driven(data / "shard-0000", OPTIONS, CarelessDisk())
+    driven = Driven(data / "shard-0000", StoreOptions(segment_bytes=2048, space_amplification=1000.0), CarelessDisk())
     (data / IDENTITY_NAME).write_bytes(_encode(IDENTITY))
     history = History(data)
     for number in range(24):
@@ -187,7 +188,7 @@ def test_a_dropped_segment_comes_back_only_where_no_edit_tells_of_it_and_that_is
 
 def test_an_install_that_is_lost_at_the_end_of_the_manifest_is_found_by_its_output(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    driven = Driven(data / "shard-0000", OPTIONS, CarelessDisk())
+    driven = Driven(data / "shard-0000", StoreOptions(segment_bytes=2048, space_amplification=1000.0), CarelessDisk())
     (data / IDENTITY_NAME).write_bytes(_encode(IDENTITY))
     history = History(data)
     for number in range(24):

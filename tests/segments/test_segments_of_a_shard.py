@@ -12,9 +12,9 @@ import pytest
 from kio import opbatch, wire
 from kio.errors import KeyEmpty, ProtocolError, Timeout, UnknownOperation, ValueTooLarge
 from kio.opbatch import Operation
+from kio.segments import format
 from kio.segments.manifest import Manifest
 from kio.segments.options import StoreOptions
-from kio.segments.segment import RECORDS_START
 from tests.segments.faulty_disk import CarelessDisk, FaultyDisk
 from tests.segments.support import IDENTITY, SMALL, Driven, get, open_descriptors, operation, put
 from tests.segments.test_recovery import records_of, segment_files
@@ -32,17 +32,21 @@ def test_a_record_larger_than_a_segment_gets_one_of_its_own(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("short", [0, 1, 8])
-def test_a_segment_that_ends_exactly_at_the_limit(tmp_path: Path, short: int) -> None:
+def test_a_segment_that_ends_exactly_at_the_limit_is_sealed_in_the_room_it_has(tmp_path: Path, short: int) -> None:
     driven = Driven(tmp_path / "shard", SMALL)
+    driven.put(b"first", bytes(100))
+    driven.run_jobs()
+    assert driven.store._chain.supply.prepared is not None  # so puts may take all of it
     key = b"12345678"
-    driven.put(key, bytes(SMALL.segment_bytes - RECORDS_START - 24 - len(key) - short))
-    (file,) = segment_files(driven.path)
-    assert file.stat().st_size == SMALL.segment_bytes
+    end_bytes = 2 * format.HINT.size + format.FOOTER.size
+    driven.put(key, bytes(SMALL.segment_bytes - driven.store._engine.tail - end_bytes - 24 - len(key) - short))
     driven.put(b"next", b"")
-    assert [len(records_of(file)) for file in segment_files(driven.path)] == [1, 1]
+    driven.run_jobs()
+    assert [len(records_of(file)) for file in segment_files(driven.path)[:2]] == [2, 1]
+    assert segment_files(driven.path)[0].stat().st_size == SMALL.segment_bytes - short // 8 * 8
     for again in (driven.reopen, driven.restart):
         again()
-        assert set(driven.items()) == {key, b"next"}
+        assert set(driven.items()) == {b"first", key, b"next"}
 
 
 def test_a_key_and_a_value_of_the_longest_length_are_kept(tmp_path: Path) -> None:

@@ -65,6 +65,10 @@ class ScriptedStore:
             self.lsn if parked else 0,
         )
 
+    @property
+    def state(self):
+        return "read-only" if self.is_read_only else "serving"
+
     def sync_job(self) -> ScriptedJob | None:
         if not self.unsynced_bytes:
             return None
