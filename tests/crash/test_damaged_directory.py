@@ -103,10 +103,10 @@ def states(daemon: Daemon) -> dict[int, str]:
 
 
 def damage_manifest(directory: Path, chance: Chance) -> None:
-    """Flip one byte in the first half of the shard's small file, the manifest: behind that stand valid edits."""
+    """Flip one byte in the first half of the manifest, without the zeros at its end: behind that stand valid edits."""
     (path,) = [p for p in directory.iterdir() if "manifest" in p.name.lower()]
     content = bytearray(path.read_bytes())
-    content[chance.dice.randrange(len(content) // 2)] ^= 0x10
+    content[chance.dice.randrange(len(content.rstrip(b"\0")) // 2)] ^= 0x10
     path.write_bytes(content)
 
 
