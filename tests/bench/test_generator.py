@@ -39,7 +39,9 @@ def answering(reply: bytes, first: bytes = PONG) -> Script:
 
 
 @pytest.mark.parametrize("protocol", ["native", "resp"])
-@pytest.mark.parametrize("shape", ["plain", "pipeline", "deep", "batch", "sizes"])
+@pytest.mark.parametrize(
+    "shape", ["plain", "pipeline", "batch", *(pytest.param(s, marks=pytest.mark.stress) for s in ("deep", "sizes"))]
+)
 def test_every_operation_is_answered_once_and_every_command_is_timed(protocol: str, shape: str) -> None:
     shapes = {
         "plain": {"mix": EVERYTHING},

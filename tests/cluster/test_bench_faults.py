@@ -21,7 +21,7 @@ UNDER_WAY_KEYS = 300
 GAP_S = 0.8
 
 
-@pytest.fixture(params=SERVERS)
+@pytest.fixture(params=[name if name == "kio" else pytest.param(name, marks=pytest.mark.stress) for name in SERVERS])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     with SERVERS[request.param]() as running:
         yield running

@@ -17,7 +17,11 @@ OPERATIONS = 200
 QUICK = ("--records", "500", "--rate", "1000", "--seconds", "0.2", "--connections", "4", "--no-floor")
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+#: kio in every run of the tests, the others in the long ones.
+TARGETS = [name if name == "kio" else pytest.param(name, marks=pytest.mark.stress) for name in SERVERS]
+
+
+@pytest.fixture(scope="module", params=TARGETS)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     with SERVERS[request.param]() as running:
         yield running
