@@ -39,8 +39,8 @@ from kio.segments.jobs import Job, SealJob, SyncJob
 from kio.segments.manifest import Manifest, SegmentEntry
 from kio.segments.recovery import Source
 from kio.segments.reserve import is_full
-from kio.segments.segment import RECORDS_START, Descriptors, Segment, kept_back_bytes
-from kio.segments.supply import ACTIVE_BYTES_MIN, RETRY_S, Supply
+from kio.segments.segment import RECORDS_START, Descriptors, Segment
+from kio.segments.supply import RETRY_S, Supply
 
 #: The next segment is prepared when this part of the active one is used.
 PREPARE_AT: Final = 1 / 8
@@ -158,10 +158,7 @@ class SegmentChain:
         """
         slot = self._take_slot()
         try:
-            if is_short:
-                following = self.supply.make_short(min(ACTIVE_BYTES_MIN, self._segment_bytes))
-            else:
-                following = self.supply.take(room)
+            following = self.supply.make_short(self.supply.short_bytes) if is_short else self.supply.take(room)
         except OSError:
             self._free_slots.append(slot)
             raise
@@ -280,7 +277,7 @@ class SegmentChain:
         self._attach(segment, 0, 0)
         segment.expiries = queue = ExpiryQueue()
         self._engine.activate(segment.slot, segment.capacity, segment.epoch, queue)
-        self._engine.keep_back(0 if self.supply.prepared is not None else kept_back_bytes(segment.capacity))
+        self._engine.keep_back(self.supply.kept_back_bytes(segment))
         self._engine.refuse_misfits(ROTATE_MISFITS)
         self.active = segment
 

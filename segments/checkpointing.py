@@ -210,8 +210,7 @@ class _File:
             OSError: when the disk refused what the job did.
         """
         yield job
-        if job.error is not None:
-            raise job.error
+        job.check()
 
     def write(self, data: bytes | memoryview) -> None:
         """Append to the file, which is made at the first call."""

@@ -5,6 +5,7 @@ What asks for a compaction, in this order:
     asked      `kio compact`: every segment that had dead bytes when it was asked for
     full       the disk has no room for a next segment: whatever gives anything back, most first; and where only the
                active segment would, it is sealed and a short one begun in what the spare gives up (reserve.py)
+    tight      the disk is nearly full, so another shard may wait for room: whatever is worth it, most first
     amplified  the records of all segments but the active one take more than `space_amplification` times the live bytes;
                so the whole shard takes at most one segment more than that, and a second one while it is rewritten
     dead_ratio a sealed segment of which a larger part is dead; off unless it is set
@@ -28,7 +29,6 @@ from kio.segments.manifest import SegmentEntry
 from kio.segments.reserve import is_full
 from kio.segments.rewrite import Outcome, Parts, Rewrite
 from kio.segments.segment import RECORDS_START, Segment
-from kio.segments.supply import ACTIVE_BYTES_MIN
 from kio.segments.victims import GAIN_MIN, Candidate, is_worth_it, pick_gains, pick_victims
 
 #: Where nothing could be found to compact, it is looked for again so much later.
@@ -69,6 +69,8 @@ class Compaction:
         self._rewrite: Rewrite | None = None
         self._rewriting: Steps
         self._idle_until_s = 0.0
+        self._is_tight = False
+        self._look_at_s = 0.0
         # Figures.
         self._runs = 0
         self._bytes_read = 0
@@ -82,7 +84,9 @@ class Compaction:
         if self._parts.engine.suspect_lsn or now_s < self._idle_until_s:
             return None
         chain = self._parts.chain
-        if not (self._asked or self._dead_ratio or chain.supply.is_full or self._is_amplified() or chain.wholly_dead()):
+        self._look_at_disk(now_s)
+        is_wanted = self._asked or self._dead_ratio or chain.supply.is_full or self._is_tight
+        if not (is_wanted or self._is_amplified() or chain.wholly_dead()):
             return None
         self._idle_until_s = 0.0
         return Activity("compaction", self._steps(now_s))
@@ -94,6 +98,11 @@ class Compaction:
         self._asked = {number for number, (_, records, live) in usages.items() if records > live}
         self._idle_until_s = 0.0
         return sum(records - live for _, records, live in usages.values())
+
+    def _look_at_disk(self, now_s: float) -> None:
+        if now_s >= self._look_at_s:
+            self._look_at_s = now_s + IDLE_S
+            self._is_tight = self._parts.chain.supply.is_tight()
 
     def stop(self) -> None:
         """End what is under way; nothing resumes it any more. Blocks."""
@@ -127,10 +136,13 @@ class Compaction:
     def _steps(self, now_s: float) -> Steps:
         segments = dict[int, tuple[Segment, SegmentEntry]]()
         candidates = yield from self._candidates(segments)
+        room = self._segment_bytes - RECORDS_START
         chosen = self._choose(candidates)
         if chosen:
             victims = [segments[candidate.id] for candidate in chosen]
             if (yield from self._compact(victims, is_asked=bool(self._asked))):
+                if self._parts.chain.supply.is_full and sum(c.gain_bytes for c in chosen) < room * GAIN_MIN:
+                    self._idle_until_s = now_s + IDLE_S  # more may be deleted meanwhile
                 return True
         elif self._is_active_dead():
             self._parts.chain.rotate(0, is_short=self._parts.chain.supply.is_full)
@@ -158,7 +170,7 @@ class Compaction:
     def _choose(self, candidates: list[Candidate]) -> list[Candidate]:
         lsn = self._parts.engine.lsn
         room = self._segment_bytes - RECORDS_START
-        if self._asked:
+        if self._asked and not self._parts.chain.supply.is_full:
             waiting = {segment.id for segment in self._parts.chain.segments()} - {c.id for c in candidates}
             asked = [c for c in candidates if c.id in self._asked and c.gain_bytes > 0]
             self._asked &= {c.id for c in asked} | waiting
@@ -170,8 +182,10 @@ class Compaction:
             return pick_victims(dead, lsn, room, _EVERYTHING)
         if self._parts.chain.supply.is_full:
             fitting = [c for c in candidates if c.live_bytes < self._unfit.get(c.id, _EVERYTHING)]
-            return pick_gains(fitting, room)
+            return pick_gains(fitting, min(room, self._parts.chain.supply.reserve.size))
         self._unfit.clear()
+        if self._is_tight:
+            return pick_gains(worthy, room)
         excess = self._excess_bytes()
         if excess > 0:
             return pick_victims(worthy, lsn, room, excess)
@@ -186,7 +200,9 @@ class Compaction:
         engine, active = self._parts.engine, self._parts.chain.active
         end, records, live = engine.usage(active.slot)
         if self._parts.chain.supply.is_full:
-            return bool(active.capacity > ACTIVE_BYTES_MIN and records - live >= active.capacity * ROTATE_AT)
+            return bool(
+                active.capacity > self._parts.chain.supply.short_bytes and records - live >= active.capacity * ROTATE_AT
+            )
         if not self._is_amplified() or end < active.capacity * ROTATE_AT or live * 2 > records:
             return False
         total, _, _ = _relocate.totals(engine, self._parts.chain.slots_used)
@@ -214,6 +230,8 @@ class Compaction:
                 segment = rewrite.current
                 _, _, self._unfit[segment.id] = self._parts.engine.usage(segment.slot)
             self._end(rewrite.outcome, started_s)
+            if is_full(error):
+                return False
             raise
         self._end(rewrite.outcome, started_s)
         return has_dropped

@@ -24,6 +24,7 @@ from kio.segments._mapping import Mapping
 from kio.segments.disk import Disk
 from kio.segments.jobs import Job
 from kio.segments.manifest import Manifest, SegmentEntry, install_edit
+from kio.segments.reserve import Reserve
 from kio.segments.sealing import read_end, write_end
 from kio.segments.segment import RECORDS_START, Segment
 
@@ -205,15 +206,21 @@ class InstallJob(Job):
 
 
 class RemoveJob(Job):
-    """Remove files that the manifest has dropped; what the disk refuses of them is left to the next recovery."""
+    """Remove files that the manifest has dropped; what the disk refuses of them is left to the next recovery.
+
+    One of them becomes the spare, where that was taken (reserve.py).
+    """
 
     kind = "remove"
 
-    def __init__(self, disk: Disk, paths: list[Path]) -> None:
+    def __init__(self, disk: Disk, paths: list[Path], reserve: Reserve) -> None:
         super().__init__()
         self._disk = disk
         self._paths = paths
+        self._reserve = reserve
 
     def _work(self) -> None:
+        recycled = self._reserve.recycle(self._paths)
         for path in self._paths:
-            self._disk.unlink(path)
+            if path != recycled:
+                self._disk.unlink(path)

@@ -85,6 +85,15 @@ class Disk:
         except FileNotFoundError:
             return False
 
+    def free_bytes(self, path: Path) -> int:
+        """How much room there is on the file system of a directory."""
+        found = os.statvfs(path)
+        return found.f_bavail * found.f_frsize
+
+    def names_of(self, path: Path) -> int:
+        """How many names the file has that `path` names."""
+        return os.stat(path, follow_symlinks=False).st_nlink
+
     def data_end(self, fd: int, size: int) -> int:
         """Where the last written byte below `size` ends: behind it the file is a hole, which reads as zeros.
 

@@ -48,9 +48,21 @@ class Job:
             try:
                 self._work()
             except Exception as error:  # noqa: BLE001 - whatever it was, the store has to know
-                self.error = error
+                # Without the frames it came through: they hold this job, and the mappings of segments. In a cycle those
+                # would stay until the collector comes by, and with them the blocks of files that were removed.
+                error.__context__ = None
+                self.error = error.with_traceback(None)
             self.took_ms = (time.perf_counter() - started) * 1000
             self._has_run = True
+
+    def check(self) -> None:
+        """Raise what went wrong, once: the job has nothing to do with it any more, for the same reason."""
+        error, self.error = self.error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error
 
     def cancel(self) -> None:
         """Let it not run any more; returns when it is not running."""

@@ -393,5 +393,4 @@ class _Filled:
 
     def _take_over(self, job: Job) -> None:
         self.store.finish(job)
-        if job.error is not None:
-            raise job.error
+        job.check()

@@ -189,8 +189,7 @@ class Rewrite:
         self._job = job
         yield job
         self._job = None
-        if job.error is not None:
-            raise job.error
+        job.check()
 
     # ---- a victim ----
 
@@ -323,5 +322,5 @@ class Rewrite:
             self._parts.chain.detach(taken.segment)
         paths = [taken.segment.path for taken in self._taken]
         self._taken.clear()
-        job = RemoveJob(self._parts.disk, paths)
+        job = RemoveJob(self._parts.disk, paths, self._parts.chain.supply.reserve)
         yield from self._do(job)

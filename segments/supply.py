@@ -29,8 +29,11 @@ from kio.segments.segment import RECORDS_START, Segment, capacity_for, kept_back
 
 #: After something found no room, or failed, it is tried again so much later.
 RETRY_S: Final = 1.0
-#: On a full disk a shard is opened with a shorter active segment, but not with a shorter one than this.
-ACTIVE_BYTES_MIN: Final = 64 * KIB
+#: On a full disk a shard makes do with a shorter active segment: this part of a whole one, at least so many bytes.
+SHORT: Final = 1 / 16
+SHORT_BYTES_MIN: Final = 64 * KIB
+#: The disk is tight when it has room for fewer segments.
+TIGHT_SEGMENTS: Final = 2
 
 
 class Supply:
@@ -42,6 +45,7 @@ class Supply:
 
     Attributes:
         epoch: of the segments that are made.
+        short_bytes: how long an active one is at the least, on a full disk.
         prepared: the segment that will be active next, if there is one.
         output: what a compaction is writing; closed with the rest.
         full: why there is no room for another segment; None while there is.
@@ -62,6 +66,7 @@ class Supply:
         self._path = path
         self._shard = shard
         self._segment_bytes = segment_bytes
+        self.short_bytes = int(min(max(segment_bytes * SHORT, SHORT_BYTES_MIN), segment_bytes))
         self._manifest = manifest
         self._engine = engine
         self._free_slot = free_slot
@@ -86,6 +91,13 @@ class Supply:
     def is_full(self) -> bool:
         """Whether the disk has no room: for another segment, or for what was written last."""
         return self.full is not None or self._is_write_refused
+
+    def is_tight(self) -> bool:
+        """Whether the next segment but one may find no room: some other shard may be waiting for it already.
+
+        Cost: a system call that waits for no disk.
+        """
+        return self._disk.free_bytes(self._path) < TIGHT_SEGMENTS * self._segment_bytes
 
     def why_full(self) -> str:
         """What an operator should know of a disk that is full, or about to be; empty while there is room."""
@@ -114,7 +126,8 @@ class Supply:
         if self.full is None:
             self._full_s, self._refused = monotonic_s(), self._engine.refused
             self._log.warning("disk full", reason=str(error), wanted=self._segment_bytes, spare=self.reserve.size)
-        self.full = error
+        # Another one: the traceback of this one would keep segments mapped that are removed later, and their blocks.
+        self.full = OSError(error.errno, error.strerror)
 
     def _look_at_room(self, error: BaseException | None) -> None:
         """Something was made, or not: note what that tells of the disk."""
@@ -157,8 +170,8 @@ class Supply:
                 return self._make(size)
             except OSError as error:
                 self.note_full(error)
-            if size > ACTIVE_BYTES_MIN:
-                size = max(size // 2, ACTIVE_BYTES_MIN)
+            if size > self.short_bytes:
+                size = max(size // 2, self.short_bytes)
             else:
                 self.reserve.shrink(size)
 
@@ -188,14 +201,12 @@ class Supply:
             raise OSError(self.full.errno, self.full.strerror)
         job = self._making = self._prepare_job(self._segment_bytes, self.reserve)
         self.settle()
-        if job.error is not None:
-            raise job.error
+        job.check()
 
     def _make(self, capacity: int) -> Segment:
         job = self._prepare_job(capacity, None)
         job.run()
-        if job.error is not None:
-            raise job.error
+        job.check()
         assert job.segment is not None
         return job.segment
 
@@ -217,6 +228,12 @@ class Supply:
         if self.prepared is not None:
             self.drop_empty(self.prepared)
             self.prepared = None
+
+    def kept_back_bytes(self, segment: Segment) -> int:
+        """What the active segment keeps back for tombstones and clears: all of it, if it is a short one."""
+        if self.prepared is not None:
+            return 0
+        return segment.capacity if segment.capacity < self._segment_bytes else kept_back_bytes(segment.capacity)
 
     # ---- a compaction's output ----
 

@@ -1,18 +1,11 @@
-"""Disks that fail or fill up under a running daemon: never an acknowledgement for what is not kept.
+"""Disks that fail under a running daemon: never an acknowledgement for what is not kept.
 
-The faults are real: strace makes the k-th call of a kind return an error, or kills the worker as it begins that call; a
-small tmpfs is really full.
+The faults are real: strace makes the k-th call of a kind return an error, or kills the worker as it begins that call.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import subprocess
-import tempfile
-import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -48,11 +41,6 @@ WRITES = 60
 VALUE = 70_000
 #: What a write may be answered when the disk fails it.
 REFUSALS = {SHARD_READ_ONLY, DISK_FULL, SHARD_DOWN, OVERLOADED}
-CYCLES = 20 if FULL else 2
-#: Each cycle gives back the room of one file of this size.
-BALLAST_BYTES = 4 << 20
-DISK_BYTES = (16 << 20) + CYCLES * BALLAST_BYTES
-BACK_S = 5.0
 
 
 def value_of(key: bytes) -> bytes:
@@ -124,70 +112,3 @@ def test_a_failed_sync_makes_the_shard_read_only_until_the_operator_acts(sync: s
         with Wire(daemon.url) as again:
             assert again.call(GET, 0, b"old") == b"1"
             assert again.call(SET, 0, b"later", b"5") is True
-
-
-@contextlib.contextmanager
-def small_disk() -> Iterator[Path]:
-    """A tmpfs of DISK_BYTES; skips where mounting is not allowed."""
-    with tempfile.TemporaryDirectory(prefix="kio-disk-") as directory:
-        mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "kio-test", directory],
-            capture_output=True,
-            check=False,
-        )
-        if mounted.returncode != 0:
-            pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.decode().strip()}")
-        try:
-            yield Path(directory)
-        finally:
-            subprocess.run(["umount", directory], check=True)
-
-
-@scaled
-@pytest.mark.timeout(600 if FULL else 60)
-def test_a_full_disk_refuses_writes_by_name_and_takes_them_again_when_there_is_room(chance: Chance) -> None:
-    with small_disk() as disk:
-        ballast = [disk / f"ballast-{cycle}" for cycle in range(CYCLES)]
-        for path in ballast:
-            path.write_bytes(b"\0" * BALLAST_BYTES)
-        with Daemon(disk / "data", workers=2, flags=["--segment-mib", "1"]) as daemon, Wire(daemon.url) as wire:
-            acked: dict[bytes, bytes] = {}
-            for cycle, path in enumerate(ballast):
-                fill(wire, acked, cycle)
-                check_full(wire, acked, chance)
-                path.unlink()
-                began = time.monotonic()
-                wait_until(lambda: wire.request(SET, 0, b"back", b"1")[0] == OK, BACK_S, "writes to come back")
-                print(f"cycle {cycle}: {len(acked)} keys, writes came back after {time.monotonic() - began:.2f} s")
-                wire.call(DELETE, 0, b"back")
-            daemon.kill_everything()
-            daemon.restart()
-            with Wire(daemon.url) as again:
-                for key, value in acked.items():
-                    assert again.call(GET, 0, key) == value, f"{key!r} is lost or wrong; {chance.repeat}"
-
-
-def fill(wire: Wire, acked: dict[bytes, bytes], cycle: int) -> None:
-    """Write until the disk is full on every shard: several refusals in a row."""
-    refusals = 0
-    for number in range(5_000):
-        key = b"%d-%d" % (cycle, number)
-        value = key * (VALUE // len(key))
-        status, *rest = wire.request(SET, 0, key, value)
-        if status == OK:
-            acked[key] = value
-        else:
-            assert (status, rest[1]) == (DISK_FULL, False), f"on a full disk a write was answered {status} {rest!r}"
-            refusals += 1
-            if refusals == 30:
-                return
-    raise AssertionError("the disk does not get full")
-
-
-def check_full(wire: Wire, acked: dict[bytes, bytes], chance: Chance) -> None:
-    """Reads and deletes go on."""
-    for key in chance.dice.sample(sorted(acked), 20):
-        assert wire.call(GET, 0, key) == acked[key]
-    for key in chance.dice.sample(sorted(acked), 5):
-        assert wire.call(DELETE, 0, key) is True, "a delete on a full disk"
-        del acked[key]

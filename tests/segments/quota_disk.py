@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from kio.segments.disk import Disk
-from tests.segments.faulty_disk import CarelessDisk
+from tests.segments.faulty_disk import CarelessDisk, FaultyDisk
 
 BLOCK: Final = 4096
 UNBOUNDED: Final = 1 << 50
@@ -31,8 +31,8 @@ class Quota(Disk):
     allocates = True
     refused = 0
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **more: bool) -> None:
+        super().__init__(**more)
         #: Of each file, by inode, the numbers of its blocks.
         self._blocks: dict[int, set[int]] = {}
 
@@ -54,6 +54,9 @@ class Quota(Disk):
             self.refused += 1
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         held |= more
+
+    def free_bytes(self, path: Path) -> int:
+        return max(0, self.quota_bytes - self.used_bytes)
 
     def create(self, path: Path) -> int:
         fd = super().create(path)
@@ -96,3 +99,7 @@ class Quota(Disk):
 
 class QuotaDisk(Quota, CarelessDisk):
     """A disk of so many bytes that does not sync."""
+
+
+class FaultyQuotaDisk(Quota, FaultyDisk):
+    """A disk of so many bytes that fails when it is told to, and knows what a power cut would take."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,9 @@ from kio.limits import KIB, MIB
 from kio.segments import reserve
 from kio.segments.options import StoreOptions
 from kio.segments.segment import KEPT_BACK_BYTES, capacity_for, kept_back_bytes
-from tests.segments.quota_disk import QuotaDisk
-from tests.segments.support import Driven, delete, get, operation, put
+from tests.segments.faulty_disk import CarelessDisk
+from tests.segments.quota_disk import FaultyQuotaDisk, QuotaDisk
+from tests.segments.support import Driven, delete, get, operation, put, unopened
 
 SEGMENT = 512 * KIB
 OPTIONS = StoreOptions(segment_bytes=SEGMENT)
@@ -284,3 +287,107 @@ def test_a_shard_opens_on_a_full_disk_and_deletes_make_room(
     assert can_put(driven)
     driven.reopen()
     assert driven.items(limit=1000) == model | {b"can put": VALUE}
+
+
+# ---- blocks ----
+
+
+def test_what_a_compaction_removes_gives_its_blocks_back_at_once(driven: Driven) -> None:
+    """A file that is mapped keeps its blocks: nothing may hold one until a collection of cycles."""
+    model = fill(driven)
+    gc.collect()
+    gc.disable()
+    try:
+        delete_some(driven, model, sorted(model)[::4])
+        driven.maintain()
+        assert driven.store.stats()["segments_dropped"] > 3
+        maps = Path("/proc/self/maps").read_text()
+    finally:
+        gc.enable()
+    assert [line for line in maps.splitlines() if str(driven.path) in line and "(deleted)" in line] == []
+
+
+def test_a_shard_with_room_gives_dead_bytes_back_when_the_disk_is_tight(tmp_path: Path, disk: QuotaDisk) -> None:
+    driven = Driven(tmp_path / "shard", OPTIONS, disk)
+    for number in range(600):
+        driven.put(key_of(number), VALUE)
+        driven.run_jobs()
+    for number in range(0, 600, 8):
+        driven.delete(key_of(number))
+    driven.maintain()
+    assert driven.store.stats()["compactions"] == 0
+    dead = driven.store.stats()["dead_bytes"]
+    disk.fill(SEGMENT)
+    driven._clock_s += 10
+    driven.maintain()
+    stats = driven.store.stats()
+    assert stats["state"] == "serving"
+    assert stats["compactions"] > 0
+    assert stats["dead_bytes"] < dead / 4  # what is in the active segment
+
+
+def test_kio_compact_on_a_full_disk_keeps_nothing_else_waiting(driven: Driven) -> None:
+    model = fill(driven)
+    delete_some(driven, model, sorted(model)[:250])
+    assert driven.compact() > 0
+    settle(driven)
+    assert can_put(driven)
+    assert driven.items(limit=1000) == model | {b"can put": VALUE}
+
+
+@pytest.mark.parametrize("kind", ["create", "allocate", "write", "sync", "rename", "sync_directory", "truncate"])
+def test_a_full_disk_that_fails_too_costs_nothing_but_time(tmp_path: Path, kind: str) -> None:
+    disk = FaultyQuotaDisk()
+    disk.quota_bytes = DISK_BYTES
+    driven = Driven(tmp_path / "shard", OPTIONS, disk)
+    model = fill(driven)
+    delete_some(driven, model, sorted(model)[:250:2])
+    driven.run_jobs()
+    disk.fill()
+    disk.fail(kind, times=2)
+    driven.maintain()
+    disk.heal()
+    if driven.store.is_read_only:
+        driven.reopen()
+    settle(driven)
+    assert driven.items(limit=1000) == model
+    assert driven.store._chain.supply.reserve.is_whole
+
+
+# ---- crashes ----
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_compaction_through_the_spare_can_be_cut_off_at_every_moment(tmp_path: Path, seed: int) -> None:
+    disk = FaultyQuotaDisk(forgets=False)
+    options = StoreOptions(segment_bytes=64 * KIB)
+    disk.quota_bytes = 8 * options.segment_bytes
+    driven = Driven(tmp_path / "0" / "shard", options, disk)
+    model = fill(driven, bytes(1000))
+    delete_some(driven, model, sorted(model)[:200:3])
+    driven.run_jobs()
+    driven.sync()
+    disk.fill()
+    chance = random.Random(seed)
+    moments: list[str] = []
+
+    def look(kind: str) -> None:
+        moments.append(kind)
+        target = tmp_path / f"{len(moments)}"
+        if len(moments) % 2:
+            shutil.copytree(driven.path, target / "shard")
+        else:
+            disk.power_cut(tmp_path / "0", target, chance)
+        after = unopened(target / "shard", options, CarelessDisk()).open()
+        assert after.items(limit=1000) == model, f"before {kind}, call {disk.calls['any']}"
+        assert (target / "shard" / reserve.NAME).stat().st_size == options.segment_bytes
+        after.kill()
+        shutil.rmtree(target)
+
+    disk.on_change = look
+    driven.maintain()
+    disk.on_change = None
+    assert driven.store.stats()["compactions"] > 0
+    assert {"rename", "unlink", "sync_directory", "truncate"} <= set(moments)
+    driven.reopen()
+    assert driven.items(limit=1000) == model
