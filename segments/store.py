@@ -358,8 +358,7 @@ class Store:
             chain.epoch = recovered.epoch
             self._become_read_only(self._options.read_only_reason)
         else:
-            self._manifest.append({"t": "open", "boot": self._disk.boot_id()}, {"t": "epoch", "epoch": epoch})
-            chain.begin(epoch)
+            self._begin(epoch)
         replayed_bytes = sum(source.record_bytes for source in recovered.sources if source.hints is not None)
         self._checkpointer.opened(replayed_bytes, recovered.checkpoint_fault)
         self._log.info(
@@ -372,6 +371,17 @@ class Store:
             epoch=epoch,
             clean=recovered.was_clean,
         )
+
+    def _begin(self, epoch: int) -> None:
+        """Take writes, in a new epoch; a disk that has no block left, and no spare, leaves the shard to its readers."""
+        try:
+            self._manifest.append({"t": "open", "boot": self._disk.boot_id()}, {"t": "epoch", "epoch": epoch})
+            self._chain.begin(epoch)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            self._chain.epoch = epoch
+            self._become_read_only(f"the disk was full at the start, and RESERVE used up: {error}; free some space")
 
     def close(self) -> None:
         """Stop cleanly: all durable, every segment sealed, the lock released. Blocks.

@@ -1,9 +1,9 @@
 """A real file system, small and full to the brim: what still works, and how writes come back without a restart.
 
-A tmpfs of 64 MiB, segments of 4 MiB, two shards. Several clients fill it until every shard refuses every one of them.
-Then reads must be right, deletes must work, and either of two things must bring writes back within seconds: keys are
-deleted, or another program's file is removed. Nothing that was acknowledged may be lost, in a kill -9 on the full disk
-either, and the daemon must start on it.
+A tmpfs of 64 MiB with segments of 4 MiB, or of 32 MiB with segments of 1 MiB; two shards. Several clients fill it until
+every shard refuses every one of them. Then reads must be right, deletes must work, and either of two things must bring
+writes back within seconds: keys are deleted, or another program's file is removed. Nothing that was acknowledged may be
+lost, in a kill -9 on the full disk either, and the daemon must start on it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from tests.cluster.daemon import FULL, Daemon, run_cli, wait_until
 from tests.cluster.probe import shard_tags
 from tests.cluster.rawwire import DELETE, DISK_FULL, GET, OK, SET, Wire
 
-DISK_BYTES = 64 * MIB
-FLAGS = ["--segment-mib", "4"]
 CLIENTS = 4
 VALUE_BYTES = 24 * KIB
 #: Within so much time of room being there, writes are back.
@@ -35,11 +33,12 @@ BACK_S = 5.0
 REFUSALS = 8
 CYCLES = 3
 CYCLES_LONG = 20
-BALLAST_BYTES = 12 * MIB
+#: The part of the disk that another program's file takes.
+BALLAST = 3 / 16
 
 
 @contextlib.contextmanager
-def small_disk(size: int = DISK_BYTES) -> Iterator[Path]:
+def small_disk(size: int) -> Iterator[Path]:
     """A tmpfs of so many bytes; skips where mounting is not allowed."""
     with tempfile.TemporaryDirectory(prefix="kio-disk-") as directory:
         mounted = subprocess.run(
@@ -122,17 +121,17 @@ class Filling:
                 wait_until(lambda k=key: is_deleted(k), BACK_S, f"{key!r} to be deleted", 0.05)  # type: ignore[misc]
                 self.acked.remove(key)
 
-    def take_away(self, ballast: Path) -> None:
+    def take_away(self, ballast: Path, size: int) -> None:
         """Another program takes room that deletes have made."""
         self.delete(0.5)
         self.daemon.cli("compact")
 
         def is_free() -> bool:
             found = os.statvfs(ballast.parent)
-            return found.f_bavail * found.f_bsize >= BALLAST_BYTES
+            return found.f_bavail * found.f_bsize >= size
 
         wait_until(is_free, 10, "room for another program's file", 0.05)
-        ballast.write_bytes(b"\0" * BALLAST_BYTES)
+        ballast.write_bytes(bytes(size))
 
     def await_writes(self) -> float:
         """Wait until every shard takes a write; how long that took."""
@@ -149,13 +148,14 @@ class Filling:
         return time.monotonic() - began
 
 
-def run(cycles: int, chance: Chance) -> None:
-    with small_disk() as disk, Daemon(disk / "data", workers=2, shards=2, flags=FLAGS) as daemon:
+def run(cycles: int, disk_mib: int, segment_mib: int, chance: Chance) -> None:
+    flags = ["--segment-mib", str(segment_mib)]
+    with small_disk(disk_mib * MIB) as disk, Daemon(disk / "data", workers=2, shards=2, flags=flags) as daemon:
         filling = Filling(daemon, chance)
         for cycle in range(cycles):
             ballast = disk / "ballast"
             if cycle % 2:
-                filling.take_away(ballast)
+                filling.take_away(ballast, int(disk_mib * MIB * BALLAST))
             filling.fill()
             filling.check_reads(50)
             if cycle % 3 == 0:
@@ -177,10 +177,13 @@ def run(cycles: int, chance: Chance) -> None:
 
 @pytest.mark.timeout(120)
 def test_deletes_or_freed_space_bring_writes_back_on_a_disk_that_is_full_to_the_brim(chance: Chance) -> None:
-    run(CYCLES, chance)
+    run(CYCLES, 64, 4, chance)
 
 
 @pytest.mark.stress
 @pytest.mark.timeout(1200)
-def test_a_disk_that_is_filled_and_freed_many_times_loses_nothing(chance: Chance) -> None:
-    run(CYCLES_LONG * 2 if FULL else CYCLES_LONG, chance)
+@pytest.mark.parametrize(("disk_mib", "segment_mib"), [(64, 4), (32, 1)])
+def test_a_disk_that_is_filled_and_freed_many_times_loses_nothing(
+    disk_mib: int, segment_mib: int, chance: Chance
+) -> None:
+    run(CYCLES_LONG * 5 if FULL else CYCLES_LONG, disk_mib, segment_mib, chance)

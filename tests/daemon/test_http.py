@@ -79,6 +79,16 @@ def test_readyz_names_what_does_not_serve_and_why(served: Served):
     assert served.ask("/readyz")[0] == 503
 
 
+def test_a_shard_whose_disk_is_full_serves_and_shows_it(served: Served):
+    served.door.publish(a_snapshot(state="full", reason="the disk is full"), monotonic_s())
+    assert served.ask("/readyz")[0] == 200
+    page = served.ask("/metrics")[2].decode()
+    assert 'kio_shard_state{shard="2",state="full"} 1.0' in page
+    assert 'kio_shard_state{shard="2",state="serving"} 0.0' in page
+    assert 'kio_refused_total{shard="2"} 4.0' in page
+    assert 'kio_reserve_bytes{shard="2"} 2048.0' in page
+
+
 def test_metrics_are_prometheus_text(served: Served):
     served.door.publish(a_snapshot(), monotonic_s())
     status, headers, body = served.ask("/metrics?debug=1")

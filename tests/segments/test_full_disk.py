@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kio import opbatch, wire
-from kio.errors import Aborted, DiskFull, KioError
+from kio.errors import Aborted, DiskFull, KioError, ShardReadOnly
 from kio.limits import KIB, MIB
 from kio.segments import reserve
 from kio.segments.options import StoreOptions
@@ -287,6 +287,46 @@ def test_a_shard_opens_on_a_full_disk_and_deletes_make_room(
     assert can_put(driven)
     driven.reopen()
     assert driven.items(limit=1000) == model | {b"can put": VALUE}
+
+
+def test_a_shard_whose_spare_is_gone_opens_for_its_readers(driven: Driven, disk: QuotaDisk) -> None:
+    model = fill(driven)
+    for _ in range(2):
+        driven.kill()
+        # Somebody has removed it, and taken its room.
+        disk.unlink(driven.path / reserve.NAME)
+        disk.fill()
+        driven.open()
+        assert driven.items(limit=1000) == model
+        assert driven.store.stats()["state"] == "read-only"
+        assert "free some space" in driven.store.stats()["reason"]
+        with pytest.raises(ShardReadOnly):
+            driven.put(b"key", b"")
+    disk.quota_bytes = 2 * DISK_BYTES
+    driven.reopen()
+    assert driven.store.stats()["state"] == "serving"
+    driven.put(b"key", b"")
+    driven.restart()
+    assert driven.items(limit=1000) == model | {b"key": b""}
+
+
+# ---- a file system that cannot allocate ahead ----
+
+
+def test_where_nothing_can_be_allocated_ahead_writes_are_refused_and_come_back(driven: Driven, disk: QuotaDisk) -> None:
+    disk.allocates = False
+    model = fill(driven)
+    assert driven.items(limit=1000) == model
+    assert not can_put(driven, bytes(64 * KIB))
+    settle(driven)
+    assert driven.items(limit=1000) == model
+    driven.reopen()
+    assert driven.items(limit=1000) == model
+    disk.quota_bytes = 2 * DISK_BYTES
+    settle(driven)
+    model |= fill(driven, start=100_000)
+    driven.reopen()
+    assert driven.items(limit=1000) == model
 
 
 # ---- blocks ----

@@ -40,7 +40,7 @@ from kio.segments.backup import take_backup
 from kio.segments.identity import NAME, shard_path, write
 from kio.segments.options import StoreOptions
 from kio.segments.restore import restore
-from tests.segments.faulty_disk import FaultyDisk
+from tests.segments.quota_disk import UNBOUNDED, FaultyQuotaDisk
 from tests.segments.support import (
     IDENTITY,
     Driven,
@@ -79,7 +79,7 @@ class ShardMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.root = Path(tempfile.mkdtemp(prefix="kio-model-"))
-        self.disk = FaultyDisk(forgets=False)
+        self.disk = FaultyQuotaDisk(forgets=False)
         self.time = Time()
         self.states: list[State] = [{}]
         self.written = 0
@@ -277,6 +277,17 @@ class ShardMachine(RuleBasedStateMachine):
     def mend_the_disk(self) -> None:
         self.disk.heal()
 
+    @rule(left=st.sampled_from([0, 4096, 20_000]))
+    def fill_the_disk(self, left: int) -> None:
+        """Another program leaves so little."""
+        self.disk.fill(left)
+
+    @rule()
+    def free_the_disk(self) -> None:
+        self.disk.quota_bytes = UNBOUNDED
+        self.driven.look_for_room()
+        self._acknowledge()
+
     # ---- ends and beginnings ----
 
     @precondition(lambda self: not self.driven.store.is_read_only)
@@ -307,6 +318,7 @@ class ShardMachine(RuleBasedStateMachine):
             self.driven.open()
         except (OSError, KioError):
             self.disk.heal()
+            self.disk.quota_bytes = UNBOUNDED
             self.driven.open()
         self.disk.heal()
 
@@ -319,7 +331,7 @@ class ShardMachine(RuleBasedStateMachine):
         before, after = self.driven.path.parent, self.root / str(self.cuts)
         self.disk.power_cut(before, after, random.Random(seed), in_order=in_order)
         shutil.rmtree(before)
-        self.disk = FaultyDisk(forgets=False)
+        self.disk = FaultyQuotaDisk(forgets=False)
         self.driven = unopened(shard_path(after, 0), self.options, self.disk)
         self.driven.clock = self.time.clock
         self.driven.open()
