@@ -33,7 +33,8 @@ keydir_bytes, keys_fit (about how many keys memory_bytes_max allows; 0: it is 0)
 expired, errors, refused (writes that found no room), bytes_read, bytes_written, syncs, sync_ms_last, unsynced_bytes,
 sync = the mode, checkpoint_lsn and checkpoint_bytes (0: there is none), checkpoint_age_s (since the last one was begun,
 or the shard was opened), checkpoint_ms_last (how long it took), checkpoints (taken since the shard was opened),
-checkpoint_fallbacks (1: it was opened without the one there was), amplification (bytes of records per live byte), and
+checkpoint_fallbacks (1: it was opened without the one there was), amplification (bytes of records per live byte),
+compaction_arrears (0 to 1: how far it is behind the writes, which are slowed down for it), and
 since the shard was opened: compactions, compacted_bytes_read, compacted_bytes_written, segments_dropped;
 compaction_ms_last (how long the last one took), compaction_at_ms (when it ended, in ms since 1970; 0: none did).
 

@@ -60,6 +60,12 @@ CATALOGUE: Final[tuple[Metric, ...]] = (
     Metric("kio_disk_bytes", "gauge", "Bytes of the shard's segments.", _SHARD),
     Metric("kio_reserve_bytes", "gauge", "Bytes that are kept for compaction on a full disk.", _SHARD),
     Metric("kio_refused_total", "counter", "Writes that a shard refused since the disk was full.", _SHARD),
+    Metric(
+        "kio_compaction_arrears",
+        "gauge",
+        "How far compaction is behind the writes; above 0 they are slowed down.",
+        _SHARD,
+    ),
     Metric("kio_segments", "gauge", "Segments of the shard.", _SHARD),
     Metric("kio_keydir_bytes", "gauge", "Memory of the KeyDir.", _SHARD),
     Metric(

@@ -46,7 +46,7 @@ CHUNK_BYTES: Final = 1 << 20
 SYNC_BYTES: Final = 8 << 20
 #: Beside the interval, a checkpoint is due when so many bytes were written, and so many times the KeyDir's memory: what
 #: a start has to read again takes it some tenths of a second, and checkpoints stay a small part of what is written.
-BYTES_WRITTEN: Final = 64 << 20
+BYTES_WRITTEN: Final = 128 << 20
 KEYDIRS_WRITTEN: Final = 4
 #: What was replayed, or cannot be used any more, is covered by a new checkpoint after this time already.
 HURRY_S: Final = 5.0

@@ -11,6 +11,7 @@ What asks for a compaction, in this order:
     dead_ratio a sealed segment of which a larger part is dead; off unless it is set
     active     the limit is passed, and what is dead is the better part of the active segment: it is sealed early
 
+Where writes are faster than all this, they are told to wait a little (`arrears`; workers/loop.py does it).
 Invariants: never while records are missing (`suspect_lsn`) or the shard is read-only; never a damaged segment. A
 segment whose tombstones have to stay is not rewritten again for what they take, until a segment with older records was
 dropped.
@@ -40,6 +41,10 @@ _SEGMENTS_PER_SLICE: Final = 64
 #: At the limit the copying pauses so many times as long as it works; this many segments above the limit not at all.
 _PAUSE_MAX: Final = 2.0
 _OVER_SEGMENTS: Final = 0.5
+#: Of what may be dead, one part in so many is left free for what is being written, or this many segments, if that is
+#: less.
+_HEADROOM_PARTS: Final = 8
+_HEADROOM_SEGMENTS: Final = 2
 _EVERYTHING: Final = 1 << 62
 
 
@@ -71,6 +76,8 @@ class Compaction:
         self._idle_until_s = 0.0
         self._is_tight = False
         self._look_at_s = 0.0
+        #: It found nothing to do when it was planned last, or the disk refused it.
+        self._is_helpless = True
         # Figures.
         self._runs = 0
         self._bytes_read = 0
@@ -86,7 +93,7 @@ class Compaction:
         chain = self._parts.chain
         self._look_at_disk(now_s)
         is_wanted = self._asked or self._dead_ratio or chain.supply.is_full or self._is_tight
-        if not (is_wanted or self._is_amplified() or chain.wholly_dead()):
+        if not (is_wanted or self._excess_bytes() > 0 or chain.wholly_dead() or self._is_active_dead()):
             return None
         self._idle_until_s = 0.0
         return Activity("compaction", self._steps(now_s))
@@ -104,6 +111,16 @@ class Compaction:
             self._look_at_s = now_s + IDLE_S
             self._is_tight = self._parts.chain.supply.is_tight()
 
+    def arrears(self) -> float:
+        """How far behind the writes it is: from 0, while it keeps the limit or can do nothing about it, to 1.
+
+        Cost: some 10 ns a segment.
+        """
+        if self._is_helpless:
+            return 0.0
+        over = self._excess_bytes() / self._segment_bytes
+        return min(1.0, max(0.0, over - _OVER_SEGMENTS))
+
     def stop(self) -> None:
         """End what is under way; nothing resumes it any more. Blocks."""
         if self._rewrite is not None:
@@ -117,21 +134,30 @@ class Compaction:
             "compacted_bytes_read": self._bytes_read,
             "compacted_bytes_written": self._bytes_written,
             "segments_dropped": self._dropped,
+            "compaction_arrears": round(self.arrears(), 3),
             "compaction_ms_last": round(self._took_ms, 3),
             "compaction_at_ms": self._ended_ms,
         }
 
     # ---- what to do ----
 
+    def _limit_bytes(self, live_bytes: int) -> int:
+        """How many bytes of records are allowed: so many less than `space_amplification` says that what stands ready
+        to be written, and what is being written, hardly pass that.
+        """
+        allowed = int(live_bytes * self._space_amplification)
+        headroom = min(_HEADROOM_SEGMENTS * self._segment_bytes, (allowed - live_bytes) // _HEADROOM_PARTS)
+        return allowed - headroom
+
     def _excess_bytes(self) -> int:
         """How many bytes of records are too many outside of the active segment; negative where there is room."""
         records, live, _ = _relocate.totals(self._parts.engine, self._parts.chain.slots_used)
         _, active, _ = self._parts.engine.usage(self._parts.chain.active.slot)
-        return records - active - int(live * self._space_amplification)
+        return records - active - self._limit_bytes(live)
 
     def _is_amplified(self) -> bool:
         records, live, _ = _relocate.totals(self._parts.engine, self._parts.chain.slots_used)
-        return records > live * self._space_amplification
+        return records > self._limit_bytes(live)
 
     def _steps(self, now_s: float) -> Steps:
         segments = dict[int, tuple[Segment, SegmentEntry]]()
@@ -139,6 +165,7 @@ class Compaction:
         room = self._segment_bytes - RECORDS_START
         chosen = self._choose(candidates)
         if chosen:
+            self._is_helpless = False
             victims = [segments[candidate.id] for candidate in chosen]
             if (yield from self._compact(victims, is_asked=bool(self._asked))):
                 if self._parts.chain.supply.is_full and sum(c.gain_bytes for c in chosen) < room * GAIN_MIN:
@@ -147,7 +174,7 @@ class Compaction:
         elif self._is_active_dead():
             self._parts.chain.rotate(0, is_short=self._parts.chain.supply.is_full)
             return True
-        self._idle_until_s = now_s + IDLE_S
+        self._is_helpless = True
         return False
 
     def _candidates(self, segments: dict[int, tuple[Segment, SegmentEntry]]) -> Generator[Pause, None, list[Candidate]]:
@@ -226,6 +253,7 @@ class Compaction:
         try:
             has_dropped = yield from self._rewriting
         except OSError as error:
+            self._is_helpless = True
             if is_full(error):
                 segment = rewrite.current
                 _, _, self._unfit[segment.id] = self._parts.engine.usage(segment.slot)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from kio import opbatch
 from kio.errors import DiskFull, Overloaded, ShardReadOnly
@@ -40,6 +40,9 @@ from kio.segments.recovery import Recovery
 from kio.segments.reserve import is_full
 from kio.segments.rewrite import Parts
 from kio.segments.segment import RECORDS_START, Descriptors
+
+#: Whether compaction keeps up with the writes is looked at when so much was written.
+LOOK_BYTES: Final = 1 << 20
 
 
 class Executed(NamedTuple):
@@ -76,6 +79,9 @@ class Store:
         self._lock = lock_file(path / "LOCK")
         # Owned by the store's thread.
         self._read_only_reason = ""
+        #: See `Compaction.arrears`; as it stood at most LOOK_BYTES ago.
+        self.arrears = 0.0
+        self._look_at_bytes = 0
         self._descriptors = Descriptors(disk, options.open_segments)
         try:
             self._manifest = Manifest.load(path, shard, identity.directory_id, disk)
@@ -211,8 +217,14 @@ class Store:
             self._refuse_read_only()
         else:
             engine.refuse(0)
+        if engine.bytes_written >= self._look_at_bytes:
+            self._look_at_arrears()
         replies, parked = engine.take_replies()
         return Executed(replies, parked, engine.lsn)
+
+    def _look_at_arrears(self) -> None:
+        self._look_at_bytes = self._engine.bytes_written + LOOK_BYTES
+        self.arrears = self._compaction.arrears()
 
     def _write_staged(self) -> bool:
         """Write what was appended; when the disk refuses, take it back and refuse the batch's writes: False."""
@@ -325,6 +337,8 @@ class Store:
         if self._read_only_reason:
             self._end_parking()
         self._maintenance.finish(job)
+        if self.arrears:
+            self._look_at_arrears()
         self._sweeper.finish(job)
 
     def maintain(self, now_s: float) -> bool:

@@ -34,6 +34,8 @@ BYTES_PER_TURN: Final = 32 << 20
 DRAIN_S: Final = 1.0
 #: How often a shard that has nothing under way is asked whether it wants maintenance.
 PLAN_INTERVAL_S: Final = 0.25
+#: Where compaction is behind the writes, the pipe is left alone for a while, but no longer at once: reads wait, too.
+PAUSE_S_MAX: Final = 0.02
 #: The pipe counts as empty when nothing has come for this long: what the router has sent may still be on its way.
 DRAIN_QUIET_S: Final = 0.03
 
@@ -71,6 +73,7 @@ class WorkerLoop:
         self._states = {number: shard.state for number, shard in shards.items()}
         self._stats_at = 0.0
         self._drain_until: float | None = None
+        self._pause_until = 0.0
         self._batch_at = 0.0
 
     def run(self) -> int:
@@ -80,7 +83,7 @@ class WorkerLoop:
             for fd, _ in self._epoll.poll(self._timeout_s()):
                 self._handle(fd)
             now = monotonic_s()
-            if self._pipes is not None and self._has_more:
+            if self._pipes is not None and self._has_more and now >= self._pause_until:
                 self._take_batches(self._pipes, now)
             self._maintain(now)
             self._start_jobs(now)
@@ -104,10 +107,12 @@ class WorkerLoop:
         os.eventfd_write(self._wake_fd, 1)
 
     def _timeout_s(self) -> float:
-        if self._has_more or self._slicing:
-            return 0.0
         now = monotonic_s()
+        if self._slicing or (self._has_more and now >= self._pause_until):
+            return 0.0
         wakes = [self._stats_at, self._maintain_at]
+        if self._has_more:
+            wakes.append(self._pause_until)
         if self._drain_until is not None:
             quiet_at = self._batch_at + DRAIN_QUIET_S
             wakes.append(quiet_at if quiet_at > now else self._drain_until)
@@ -155,6 +160,7 @@ class WorkerLoop:
             self._pipes.close()
             for shard in self._shards.values():
                 shard.forget_parked()
+        self._pause_until = 0.0
         self._pipes = pipes = Pipes(self._context, self._pipes_dir, name)
         self._epoll.register(pipes.pull_fd, select.EPOLLIN)
         self._epoll.register(pipes.push_fd, select.EPOLLIN)
@@ -168,12 +174,16 @@ class WorkerLoop:
     # --- work
 
     def _take_batches(self, pipes: Pipes, now: float) -> None:
+        if self._pause_until:
+            self._pause_until = 0.0
+            self._epoll.modify(pipes.pull_fd, select.EPOLLIN)
         bytes_left = BYTES_PER_TURN
+        pause_s = 0.0
         for _ in range(BATCHES_PER_TURN):
             batch = pipes.receive()
             if batch is None:
                 self._has_more = False
-                return
+                break
             self._batch_at = now
             number = int.from_bytes(batch[4:8], "little")
             shard = self._shards.get(number)
@@ -190,9 +200,18 @@ class WorkerLoop:
                 pipes.send(replies)
             if shard.gives_up:
                 self._send(shard.release())
+            pause_s += shard.pause_s
             bytes_left -= len(batch)
             if bytes_left <= 0:
-                return
+                break
+        if pause_s:
+            self._pause(pipes, monotonic_s() + min(PAUSE_S_MAX, pause_s))
+
+    def _pause(self, pipes: Pipes, until: float) -> None:
+        """Leave the pipe alone for a while; what comes meanwhile wakes nobody."""
+        self._pause_until = until
+        self._has_more = True
+        self._epoll.modify(pipes.pull_fd, 0)
 
     def _refuse(self, pipes: Pipes, batch: bytes, error: InternalError) -> None:
         _log.error("batch refused", bytes=len(batch), reason=error)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 SYNC_BYTES_MAX: Final = 64 * MIB
 UNSYNCED_BYTES_MAX: Final = GIB
+#: Writes are slowed down to this rate, and less where they need not be, when compaction is behind them.
+PACED_BYTES_PER_S: Final = 16 * MIB
 OVERDUE_S: Final = 5.0
 OVERDUE_INTERVALS: Final = 10
 #: An error's message is repeated in each of a batch's replies.
@@ -88,6 +90,8 @@ class Shard:
         self._syncing_since: float | None = None
         self._is_sync_under_way = False
         self._is_overdue_logged = False
+        #: How long the next batch should wait after the last one, for compaction to keep up with what it wrote.
+        self.pause_s = 0.0
 
     @property
     def is_idle(self) -> bool:
@@ -108,8 +112,10 @@ class Shard:
         if executed.parked:
             self._parked.append((executed.parked_lsn, executed.parked))
         lsn = store.lsn
+        self.pause_s = 0.0
         if lsn != self._lsn:
             self._lsn = lsn
+            self.pause_s = store.arrears * len(batch) / PACED_BYTES_PER_S
             if self._waits_since is None:
                 self._waits_since = now
         return executed.replies
@@ -219,6 +225,7 @@ class FailedShard:
 
     is_idle: Final = True
     gives_up: Final = False
+    pause_s: Final = 0.0
     state: Final = "failed"
 
     def __init__(self, shard: int, error: KioError) -> None:

@@ -33,6 +33,7 @@ _SHARD_FIELDS: Final = {
     "kio_disk_bytes": "disk_bytes",
     "kio_reserve_bytes": "reserve_bytes",
     "kio_refused_total": "refused",
+    "kio_compaction_arrears": "compaction_arrears",
     "kio_segments": "segments",
     "kio_keydir_bytes": "keydir_bytes",
     "kio_keys_fit": "keys_fit",

@@ -15,6 +15,7 @@ SHARD: dict[str, Any] = {
     "dead_bytes": 40,
     "disk_bytes": 4096,
     "reserve_bytes": 2048,
+    "compaction_arrears": 0.25,
     "segments": 2,
     "lsn": 17,
     "durable_lsn": 16,

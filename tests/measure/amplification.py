@@ -84,7 +84,7 @@ class Excess:
         self._allowed = args.space_amplification
         self._segment_bytes = args.segment_mib * MIB
         #: In segments; of the worst shard, and of all shards together; `bare` is without overhead.
-        self.bare = self.shard = self.all = -math.inf
+        self.records = self.bare = self.shard = self.all = -math.inf
         self.over_live = 0.0
         self.samples = 0
 
@@ -97,6 +97,8 @@ class Excess:
             size = processes.disk_bytes(directory)
             allowed = shard["live_bytes"] * self._allowed
             bare = processes.bare_bytes(directory)
+            records = shard["live_bytes"] + shard["dead_bytes"]
+            self.records = max(self.records, (records - allowed) / self._segment_bytes)
             self.shard = max(self.shard, (size - allowed) / self._segment_bytes)
             self.bare = max(self.bare, (bare - allowed) / self._segment_bytes)
             files += size
@@ -128,6 +130,7 @@ def measure_space(home: Path, keys: str, args: argparse.Namespace) -> Iterator[F
     yield from (
         Figure("live_segments", after["live_bytes"] / (args.segment_mib * MIB)),
         Figure("overwrites_per_s", found.achieved),
+        Figure("records_excess_segments_of_a_shard", files.records),
         Figure("disk_excess_segments_of_a_shard", files.bare, EXCESS_SEGMENTS_MAX),
         Figure("disk_excess_segments_of_a_shard_with_overhead", files.shard),
         Figure("disk_excess_segments_of_all_with_overhead", files.all),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kio.errors import Corrupt
-from kio.segments import copying, rewrite
+from kio.segments import copying, rewrite, store
 from kio.segments.compaction import IDLE_S
 from kio.segments.format import Record
 from kio.segments.manifest import Manifest
@@ -226,6 +226,34 @@ def test_records_take_no_more_than_their_part_of_the_disk(tmp_path: Path) -> Non
     assert stats["amplification"] == pytest.approx(1 + stats["dead_bytes"] / stats["live_bytes"], abs=0.001)
     assert 1 + stats["compacted_bytes_written"] / stats["bytes_written"] < 2.6
     assert driven.reopen().items() == model
+
+
+def test_compaction_that_is_behind_says_so_until_it_has_caught_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "LOOK_BYTES", 1)
+    driven = Driven(tmp_path / "shard", StoreOptions(segment_bytes=16 * 1024), CarelessDisk())
+
+    def overwrite(rounds: int) -> None:
+        for _ in range(rounds):
+            driven.execute(*(put(b"key %d" % k, bytes(200)) for k in range(60)))
+            driven.run_jobs()
+
+    overwrite(1)
+    driven.maintain()
+    assert driven.store.arrears == 0.0
+    overwrite(2)
+    while not driven.store._maintenance.name:
+        driven._clock_s += 1
+        driven.store.maintain(driven._clock_s)
+    overwrite(4)
+    behind = driven.store.arrears
+    assert 0 < behind <= 1
+    overwrite(4)
+    assert behind <= driven.store.arrears == driven.store.stats()["compaction_arrears"] == 1
+    driven.maintain()
+    driven.put(b"key 1", b"")
+    assert driven.store.arrears == 0.0
 
 
 def test_a_dead_active_segment_is_sealed_early_when_it_is_most_of_the_shard(tmp_path: Path) -> None:

@@ -10,7 +10,15 @@ import pytest
 from kio import opbatch, wire
 from kio.errors import Corrupt, Overloaded, ProtocolError, ShardReadOnly
 from kio.opbatch import Operation, Reply
-from kio.workers.shard import SYNC_BYTES_MAX, UNSYNCED_BYTES_MAX, FailedShard, Shard, SyncPolicy, refuse
+from kio.workers.shard import (
+    PACED_BYTES_PER_S,
+    SYNC_BYTES_MAX,
+    UNSYNCED_BYTES_MAX,
+    FailedShard,
+    Shard,
+    SyncPolicy,
+    refuse,
+)
 
 RECORD_BYTES = 100
 ALWAYS = SyncPolicy("always")
@@ -42,6 +50,7 @@ class ScriptedStore:
         self.unsynced_bytes = 0
         self.is_read_only = False
         self.wants_sync = False
+        self.arrears = 0.0
         self.sync_fails = False
         self.executed: list[list[int]] = []
 
@@ -181,6 +190,18 @@ def test_with_interval_maintenance_does_not_wait_for_the_interval():
     store.wants_sync = True
     assert shard.pick_sync(0.02) is not None
     assert shard.pick_sync(0.03) is None
+
+
+def test_behind_writes_that_compaction_does_not_keep_up_with_the_next_batch_waits():
+    shard, store = make(OS)
+    shard.execute(batch_of(a_set()), 0.0)
+    assert shard.pause_s == 0.0
+    store.arrears = 0.5
+    batch = batch_of(*(a_set() for _ in range(100)))
+    shard.execute(batch, 0.0)
+    assert shard.pause_s == pytest.approx(0.5 * len(batch) / PACED_BYTES_PER_S)
+    shard.execute(batch_of(a_get()), 0.0)
+    assert shard.pause_s == 0.0, "reads wait for nothing"
 
 
 def test_with_os_no_sync_is_ever_wanted():
