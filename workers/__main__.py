@@ -19,8 +19,6 @@ import time
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 from kio import control, log
 from kio.clock import monotonic_s
 from kio.errors import DirectoryInUse, StorageError
@@ -69,7 +67,7 @@ def main() -> int:
 
 def _pin(cpu: int | None) -> None:
     if cpu is not None:
-        psutil.Process().cpu_affinity([cpu])
+        os.sched_setaffinity(0, {cpu})
 
 
 def _open_shards(sock: socket.socket, configure: control.Message) -> dict[int, Shard | FailedShard]:

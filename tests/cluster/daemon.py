@@ -39,6 +39,9 @@ STOP_S: Final = 10.0
 ORPHAN_S: Final = 2.0
 SERVING: Final = "serving"
 
+#: The durability of a daemon under test; in the long runs also the mode that is "interval" without its syncs.
+SYNC_MODES: Final = ("always", "interval", pytest.param("os", marks=pytest.mark.stress))
+
 T = TypeVar("T")
 Test = TypeVar("Test", bound=Callable[..., object])
 

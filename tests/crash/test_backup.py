@@ -64,7 +64,7 @@ def writing(daemon: Daemon, tags: dict[int, bytes], round_: int, pause_s: float 
 
 @scaled
 @pytest.mark.timeout(1200 if FULL else 120)
-@pytest.mark.parametrize("sync", ["interval", "os", "always"] if FULL else ["interval", "always"])
+@pytest.mark.parametrize("sync", ["interval", *(pytest.param(s, marks=pytest.mark.stress) for s in ("os", "always"))])
 def test_what_is_restored_is_exactly_what_each_shard_had_at_its_lsn(
     sync: str, chance: Chance, target: Path, tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.conftest import Chance
-from tests.cluster.daemon import FULL, ORPHAN_S, Daemon, run_cli, scaled, state_of, wait_until
+from tests.cluster.daemon import FULL, ORPHAN_S, SYNC_MODES, Daemon, run_cli, scaled, state_of, wait_until
 from tests.cluster.load import Load
 from tests.cluster.probe import Probe, shard_tags
 from tests.cluster.rawwire import DELETE_MANY, GET, SET_MANY, SHARD_DOWN, Wire
@@ -94,7 +94,7 @@ def kill_everything(daemon: Daemon) -> None:
 
 @scaled
 @pytest.mark.timeout(2400 if FULL else 60)
-@pytest.mark.parametrize("sync", ["always", "interval", "os"])
+@pytest.mark.parametrize("sync", SYNC_MODES)
 def test_nothing_acknowledged_is_lost_whichever_process_is_killed(sync: str, chance: Chance) -> None:
     flags = ["--segment-mib", "1", "--checkpoint-interval-s", "1"]
     with Daemon(workers=2, shards=4, sync=sync, flags=flags) as daemon:

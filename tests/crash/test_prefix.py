@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 
 from tests.cluster.conftest import Chance
-from tests.cluster.daemon import FULL, Daemon, scaled, wait_until
+from tests.cluster.daemon import FULL, SYNC_MODES, Daemon, scaled, wait_until
 from tests.cluster.probe import shard_tags
 from tests.cluster.rawwire import COUNT, Wire
 from tests.crash.numbered import Numbered, count_prefix
@@ -20,7 +20,7 @@ ROUNDS = 100 if FULL else 3
 
 @scaled
 @pytest.mark.timeout(1200 if FULL else 60)
-@pytest.mark.parametrize("sync", ["interval", "os", "always"])
+@pytest.mark.parametrize("sync", SYNC_MODES)
 def test_after_sigkill_each_shard_holds_a_prefix_of_what_was_sent_to_it(sync: str, chance: Chance) -> None:
     with Daemon(workers=2, sync=sync, flags=["--segment-mib", "1"]) as daemon:
         tags = shard_tags(daemon)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.cluster.conftest import Chance
-from tests.cluster.daemon import FULL, Daemon, scaled
+from tests.cluster.daemon import FULL, SYNC_MODES, Daemon, scaled
 from tests.cluster.load import Load
 
 ROUNDS = 17 if FULL else 1
@@ -14,7 +14,7 @@ STOP_S = 5.0
 
 @scaled
 @pytest.mark.timeout(600 if FULL else 60)
-@pytest.mark.parametrize("sync", ["always", "interval", "os"])
+@pytest.mark.parametrize("sync", SYNC_MODES)
 def test_sigterm_under_load_exits_0_in_time_and_loses_nothing(sync: str, chance: Chance) -> None:
     with Daemon(workers=2, sync=sync) as daemon, Load(daemon, clients=4, seed=chance.seed) as load:
         for _ in range(ROUNDS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +113,10 @@ BETWEEN: Final[tuple[Callable[[Driven], None], ...]] = (
 )  # fmt: skip
 
 
+#: Every so-maniest order is tried; all with FULL=1.
+STEP: Final = 1 if os.environ.get("FULL") else 3
+
+
 def end(story: Story, value: bytes | None) -> None:
     """`value` is what "k" holds, now and after any number of starts."""
     story.expect(value)
@@ -126,6 +131,8 @@ def test_an_older_value_never_comes_back_when_the_newer_one_has_expired(
     tmp_path: Path, first: Callable[[Driven], None]
 ) -> None:
     for number, (second, third) in enumerate(itertools.product(BETWEEN, repeat=2)):
+        if sum(map(BETWEEN.index, (first, second, third))) % STEP:
+            continue
         story = Story(tmp_path / str(number))
         story.set(b"v1")
         first(story.driven)

@@ -51,7 +51,7 @@ HOMES = {
     "rich": (("kio.cli",), "it belongs to what a person sees"),
     "prometheus_client": (("kio.daemon",), "it costs 14 MiB in every process"),
     "zmq": (("kio.router", "kio.workers"), "the pipes join these two"),
-    "psutil": (("kio.control", "kio.daemon", "kio.workers", "kio.bench"), "processes are theirs"),
+    "psutil": (("kio.bench",), "the processes of others are its own; a daemon's ask /proc, which costs no import"),
     "matplotlib": (("kio.bench.plots",), "it is an extra, and takes a second"),
     "xxhash": (("kio.hashing", "kio.segments"), "there is one hash of a key"),
     "asyncio": (("kio.aio", "kio.client"), "the daemon's loops are plain epoll loops"),
