@@ -85,6 +85,7 @@ def test_whatever_a_crash_leaves_is_a_prefix_and_holds_what_was_promised(
 @pytest.mark.timeout(7200)
 def test_thousands_of_crash_states_are_right(room: Path) -> None:
     wanted = 50_000 if os.environ.get("FULL") else 5_000
+    share = 0.3 if os.environ.get("FULL") else 0.15
     total = moments = suspects = seed = 0
     while total < wanted:
         for sync in MODES:
@@ -92,7 +93,7 @@ def test_thousands_of_crash_states_are_right(room: Path) -> None:
                 seed += 1
                 path = room / str(seed)
                 path.mkdir()
-                states, history = enumerate_states(path, sync, seed, steps=60, segment_bytes=segment_bytes, share=0.3)
+                states, history = enumerate_states(path, sync, seed, steps=60, segment_bytes=segment_bytes, share=share)
                 assert states.violations == [], (sync, seed, segment_bytes)
                 assert {"_execute", "_sync"} <= history.done.keys()
                 total, moments = total + states.states, moments + states.moments

@@ -396,4 +396,4 @@ def test_a_shard_is_its_model_through_failures_kills_and_power_cuts() -> None:
 @pytest.mark.stress
 @pytest.mark.timeout(7200)
 def test_a_shard_is_its_model_for_long() -> None:
-    run(10_000 if os.environ.get("FULL") else 800, 60)
+    run(10_000 if os.environ.get("FULL") else 400, 60)

@@ -224,7 +224,7 @@ def test_operations_are_those_of_the_model_whatever_the_disk_does() -> None:
 @pytest.mark.stress
 @pytest.mark.timeout(7200)
 def test_operations_are_those_of_the_model_for_long() -> None:
-    run(10_000 if os.environ.get("FULL") else 600, 40)
+    run(10_000 if os.environ.get("FULL") else 250, 40)
 
 
 def test_the_model_knows_every_operation_that_the_kernel_executes(tmp_path: Path) -> None:
