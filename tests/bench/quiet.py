@@ -23,8 +23,14 @@ def is_quiet() -> bool:
     return psutil.cpu_percent(LOOK_S) < BUSY_PERCENT_MAX
 
 
-def measured_in_quiet(measure: Callable[[], T], is_right: Callable[[T], bool]) -> T:
-    """What `measure` gives once `is_right` says so; a failure only where it was wrong while nobody else was at work."""
+def measured_in_quiet(
+    measure: Callable[[], T], is_right: Callable[[T], bool], was_disturbed: Callable[[T], bool] = lambda _: False
+) -> T:
+    """What `measure` gives once `is_right` says so; a failure only where it was wrong while nobody else was at work.
+
+    Args:
+        was_disturbed: whether a wrong outcome says itself that somebody was.
+    """
     wrong: list[T] = []
     for _ in range(ATTEMPTS):
         if not is_quiet():
@@ -32,7 +38,7 @@ def measured_in_quiet(measure: Callable[[], T], is_right: Callable[[T], bool]) -
         found = measure()
         if is_right(found):
             return found
-        if is_quiet():
+        if is_quiet() and not was_disturbed(found):
             wrong.append(found)
     if not wrong:
         pytest.skip("other processes kept the cores busy, before or after every attempt")

@@ -414,6 +414,8 @@ def test_on_idle_cores_a_known_service_time_is_read_within_two_percent() -> None
                 for latencies in (told.corrected, told.uncorrected)
                 for percentile in ("p50", "p99")
             ),
+            # On a core of its own the generator is late by some tens of microseconds.
+            lambda told: told.lateness["p999"] > 500,
         )
     assert told.done == 3_000
 

@@ -20,7 +20,9 @@ pytestmark = [pytest.mark.stress, pytest.mark.timeout(600)]
 
 RECORDS = 10_000
 CONNECTIONS = 50
-TOLERANCE = 0.15
+#: By pipeline. Where redis-server answers more than a million commands a second the generator is the slower of the two
+#: on two cores, by up to a third.
+TOLERANCE = {1: 0.15, 16: 0.35}
 ROUNDS = 5
 #: A busy machine may spoil one comparison.
 TRIES = 3
@@ -70,6 +72,6 @@ def test_kio_bench_and_redis_benchmark_find_the_same_rate(redis: Server, test: s
             f"{test}, pipeline {pipeline}: kio bench {statistics.median(ours):,.0f}/s, "
             f"redis-benchmark {statistics.median(theirs):,.0f}/s, ratio {ratio:.2f}"
         )
-        if abs(ratio - 1) <= TOLERANCE:
+        if abs(ratio - 1) <= TOLERANCE[pipeline]:
             return
-    pytest.fail(f"kio bench and redis-benchmark differ by more than {TOLERANCE:.0%} in {TRIES} tries")
+    pytest.fail(f"kio bench and redis-benchmark differ by more than {TOLERANCE[pipeline]:.0%} in {TRIES} tries")
