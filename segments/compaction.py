@@ -6,8 +6,8 @@ What asks for a compaction, in this order:
     full       the disk has no room for a next segment: whatever gives anything back, most first; and where only the
                active segment would, it is sealed and a short one begun in what the spare gives up (reserve.py)
     tight      the disk is nearly full, so another shard may wait for room: whatever is worth it, most first
-    amplified  the records of all segments but the active one take more than `space_amplification` times the live bytes;
-               so the whole shard takes at most one segment more than that, and a second one while it is rewritten
+    amplified  the records of all segments but the active one take more than `space_amplification` times the live bytes,
+               less some headroom for what is being written and rewritten
     dead_ratio a sealed segment of which a larger part is dead; off unless it is set
     active     the limit is passed, and what is dead is the better part of the active segment: it is sealed early
 
@@ -32,7 +32,8 @@ from kio.segments.rewrite import Outcome, Parts, Rewrite
 from kio.segments.segment import RECORDS_START, Segment
 from kio.segments.victims import GAIN_MIN, Candidate, is_worth_it, pick_gains, pick_victims
 
-#: Where nothing could be found to compact, it is looked for again so much later.
+#: How often the room on the disk is looked at; on a full one, after a run that gave back little, the next one waits so
+#: long for more to be deleted.
 IDLE_S: Final = 1.0
 #: The active segment is sealed early only when it is at least this part of a full one.
 ROTATE_AT: Final = 1 / 8

@@ -131,7 +131,7 @@ class Store:
             self._maintenance = Maintenance(self._log, planners, lambda: self.durable_lsn)
             self._recover()
         except BaseException:
-            self._abandon()
+            self.abandon()
             raise
 
     @classmethod
@@ -417,14 +417,10 @@ class Store:
                 "unclean stop", reason=str(error), lsn=self.lsn, durable_lsn=self.durable_lsn, run="kio check"
             )
         finally:
-            self._abandon()
+            self.abandon()
 
     def abandon(self) -> None:
-        """Stop as a killed process does: descriptors and lock are given up, and nothing is written."""
-        self._abandon()
-
-    def _abandon(self) -> None:
-        """Give up every descriptor and the lock."""
+        """Stop as a killed process does: every descriptor and the lock are given up, and nothing is written."""
         with ExitStack() as stack:
             # Whatever fails, the rest is done too; the lock last.
             stack.callback(self._lock.release)

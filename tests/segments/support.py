@@ -117,7 +117,7 @@ class Driven:
 
     def kill(self) -> None:
         """What SIGKILL does: descriptors and lock are gone, nothing else happens."""
-        self.store._abandon()
+        self.store.abandon()
 
     def reopen(self) -> Driven:
         """Kill and open again: an unclean stop."""

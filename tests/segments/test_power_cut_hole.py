@@ -43,7 +43,7 @@ def shard_with_a_lost_page(tmp_path: Path, lost: bytes) -> tuple[Path, Directory
     store = Store.open(path, identity, 0, OPTIONS, BootedDisk("first"))
     for i in range(200):
         execute(store, identity, wire.OP_SET, b"key %03d" % i, b"v" * 200)
-    store._abandon()
+    store.abandon()
     with min(path.glob("*.seg")).open("r+b") as file:
         file.seek(5 * PAGE)
         file.write(lost)
@@ -61,7 +61,7 @@ def test_after_a_power_cut_a_hole_ends_the_log_and_what_is_before_it_is_served(t
         for i in range(200):
             reply = execute(store, identity, wire.OP_GET, b"key %03d" % i)
             assert reply.status == (opbatch.VALUE if i < kept else opbatch.ABSENT), i
-        store._abandon()
+        store.abandon()
     store = Store.open(path, identity, 0, OPTIONS, BootedDisk(boot))
     assert execute(store, identity, wire.OP_SET, b"key 199", b"again").status == opbatch.DONE
     store.close()

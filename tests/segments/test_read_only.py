@@ -33,7 +33,7 @@ def test_a_store_that_the_disk_failed_reads_everything_and_changes_nothing(tmp_p
     store = Store.open(path, identity, 0, OPTIONS)
     for i in range(2000):
         execute(store, identity, wire.OP_SET, b"key %d" % i, b"value %d" % i * 10)
-    store._abandon()  # as a killed process leaves it: never sealed, and with a tail that was reserved ahead
+    store.abandon()  # as a killed process leaves it: never sealed, and with a tail that was reserved ahead
     torn = max(path.glob("*.seg"))
     with torn.open("r+b") as file:
         file.seek(-100, 2)
@@ -67,7 +67,7 @@ def test_a_store_whose_damage_may_hide_records_says_so_in_its_figures(tmp_path: 
     for i in range(3):
         execute(store, identity, wire.OP_SET, b"key %d" % i, bytes(100))
     assert store.stats()["reason"] == ""
-    store._abandon()
+    store.abandon()
     with min(path.glob("*.seg")).open("r+b") as file:
         file.seek(64 + 30)  # within the first record: the next ones are valid
         file.write(b"rot")
