@@ -1,11 +1,13 @@
 """RESP2, the protocol of Redis and of the servers that speak as it does, from the side of a client that only counts.
 
 Replies are walked, never built: the bytes of a value are skipped as they come, so that a value of any size costs no
-copy, and a run of equally long values is recognised by its first header.
+copy. Runs of like replies, the common case, are one match of a pattern: values of one length, and equal lines.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Final
 
 from kio.bench.frames import COUNTER_SUFFIX, FAILED, Tally
@@ -23,7 +25,9 @@ CODE_CHARACTERS_MAX: Final = 40
 _KIO_BEGINS: Final = b"\0\0"
 _TYPES: Final = b"+-:$*"
 
-_BULK, _ERROR, _ARRAY = b"$-*"
+_BULK, _ERROR, _ARRAY, _STATUS, _NUMBER = b"$-*+:"
+#: A reply whose first line is longer repeats too seldom to be looked for.
+_ALIKE_LINE_BYTES_MAX: Final = 32
 
 
 def command(*arguments: bytes) -> bytes:
@@ -66,19 +70,41 @@ class RespShape:
         return [*parts, CRLF]
 
 
+class _Alike:
+    """Replies of one type that begin with the same line; a second one in a row is expected to be followed by more."""
+
+    __slots__ = ("_line", "run", "size")
+
+    def __init__(self) -> None:
+        self._line = b""
+        #: Finds how many of these replies stand at a place, one after the other; None where none is expected.
+        self.run: Callable[[bytes, int], re.Match[bytes] | None] | None = None
+        #: The bytes of one of them.
+        self.size = 0
+
+    def see(self, line: bytes, value_bytes: int) -> None:
+        """One more came: its first line, CRLF included, and the length of the value after it, 0 where it has none."""
+        if line != self._line:
+            self._line, self.run = line, None
+        elif self.run is None and len(line) <= _ALIKE_LINE_BYTES_MAX:
+            value = b".{%d}\r\n" % value_bytes if line[0] == _BULK else b""
+            # Made once for each line; the module remembers it.
+            self.run = re.compile(b"(?:%b%b)++" % (re.escape(line), value), re.DOTALL).match
+            self.size = len(line) + (value_bytes + len(CRLF) if value else 0)
+
+
 class RespReplies:
     """The replies of one connection. Between two calls of `take` it holds part of a line at most, never a value."""
 
     __slots__ = (
+        "_alike",
         "_batch",
         "_codes",
         "_done",
         "_failed",
-        "_head",
         "_nils",
         "_open",
         "_rest",
-        "_run",
         "_skip",
         "_tally",
         "error",
@@ -99,9 +125,8 @@ class RespReplies:
         #: Errors and nils among the elements so far.
         self._codes: list[str] = []
         self._nils = 0
-        #: The header of the last value that was a reply by itself, and the bytes of that reply.
-        self._head = b"$0\r\n"
-        self._run = len(self._head) + len(CRLF)
+        #: What repeats among whole replies, by their first byte.
+        self._alike = {_BULK: _Alike(), _STATUS: _Alike(), _NUMBER: _Alike()}
 
     def take(self, data: bytes) -> bytes:
         """See frames.Replies."""
@@ -134,13 +159,10 @@ class RespReplies:
             self._close_one()
         while at < end:
             if not self._open:
-                # A run of values of one size, the common case: two looks each.
-                head, run = self._head, self._run
-                first = at
-                while data.startswith(head, at) and data.startswith(CRLF, at + run - 2):
-                    at += run
-                if at != first:
-                    self._done += (at - first) // run
+                alike = self._alike.get(data[at])
+                if alike is not None and alike.run is not None and (run := alike.run(data, at)) is not None:
+                    self._done += (run.end() - at) // alike.size
+                    at = run.end()
                     continue
             line_end = data.find(CRLF, at)
             if line_end < 0:
@@ -180,6 +202,8 @@ class RespReplies:
                 self._nil(self._batch)
         elif kind not in _TYPES:
             raise _garbage(data[at:])
+        elif not self._open:
+            self._alike[kind].see(data[at:after], 0)
         return after
 
     def _close_one(self) -> None:
@@ -214,7 +238,7 @@ class RespReplies:
             if not data.startswith(CRLF, after - 2):
                 raise _unended()
             if not self._open:
-                self._head, self._run = data[at:start], after - at
+                self._alike[_BULK].see(data[at:start], count)
         return after
 
 

@@ -11,8 +11,8 @@ from kio.bench.plan import Plan
 #: The closed loop does not know how many it will need. Past what these rates come to, it draws while it runs: the first
 #: is for requests of one operation, which cost two system calls each, the second for any others.
 _RATE_EXPECTED: Final = 150_000
-_RATE_EXPECTED_MANY: Final = 800_000
-_BEFOREHAND_MAX: Final = 1 << 21
+_RATE_EXPECTED_MANY: Final = 1_250_000
+_BEFOREHAND_MAX: Final = 1 << 22
 #: Operations in one draw, before the run and during it.
 _DRAW: Final = 1 << 15
 _DRAW_RUNNING: Final = 1 << 9

@@ -128,10 +128,14 @@ def test_a_reply_is_understood_whole_and_split_at_every_byte(reply: tuple[bytes,
     assert (got, tally.missing, tally.errors) == (outcomes, missing, errors)
 
 
-@given(st.lists(st.sampled_from(REPLIES), min_size=1, max_size=30), st.lists(st.integers(1, 60), max_size=40))
+@given(
+    st.lists(st.tuples(st.sampled_from(REPLIES), st.integers(1, 6)), min_size=1, max_size=20),
+    st.lists(st.integers(1, 60), max_size=40),
+)
 def test_a_stream_of_replies_counts_the_same_however_it_is_cut(
-    replies: list[tuple[bytes, bytes, int, dict[str, int]]], cuts: list[int]
+    runs: list[tuple[tuple[bytes, bytes, int, dict[str, int]], int]], cuts: list[int]
 ) -> None:
+    replies = [reply for reply, times in runs for _ in range(times)]
     data = b"".join(reply[0] for reply in replies)
     pieces, at = [], 0
     for cut in cuts:
@@ -150,6 +154,13 @@ def test_a_value_that_looks_like_replies_is_a_value() -> None:
     outcomes, tally = parsed([reply * 5])
     assert outcomes == b"\0" * 5
     assert tally.failed == 0
+
+
+@pytest.mark.parametrize("last", [b"$5\r\nabcdefg\r\n", b"$6\r\nabcde\r\n+"])
+def test_a_run_of_values_ends_before_one_that_is_not_as_long_as_it_says(last: bytes) -> None:
+    replies = RespReplies(Tally(), 1)
+    outcomes = replies.take(b"$5\r\nabcde\r\n" * 9 + last)
+    assert (outcomes, str(replies.error)) == (b"\0" * 9, "a reply's value does not end where it should")
 
 
 def test_a_command_of_many_keys_that_fails_fails_for_all_of_them() -> None:
