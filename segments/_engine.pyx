@@ -150,6 +150,12 @@ cdef class Engine:
         """Take no puts, from now on, into the last `size` bytes of the active segment: they are for tombstones and clears."""
         self.put_limit = self.limit - size
 
+    @property
+    def room(self):
+        """Bytes that the active segment still has for puts and their part of its end."""
+        cdef uint64_t used = self.tail + self.end_bytes
+        return self.put_limit - used if used < self.put_limit else 0
+
     def refuse_misfits(self, uint8_t misfits):
         """What becomes of records that do not fit: MISFITS_ROTATE, MISFIT_REFUSED (until the batch ends) or MISFITS_REFUSED."""
         self.misfits = misfits

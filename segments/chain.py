@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Final
 
 from kio.clock import monotonic_s
-from kio.limits import SEGMENTS_PER_SHARD_MAX
+from kio.limits import MIB, SEGMENTS_PER_SHARD_MAX
 from kio.log import Log
 from kio.segments import _relocate
 from kio.segments._engine import ROTATE_MISFITS, Engine
@@ -42,8 +42,12 @@ from kio.segments.reserve import is_full
 from kio.segments.segment import RECORDS_START, Descriptors, Segment
 from kio.segments.supply import RETRY_S, Supply
 
-#: The next segment is prepared when this part of the active one is used.
-PREPARE_AT: Final = 1 / 8
+#: The next segment is prepared when the active one has room for no more than this part of it, or these bytes: so that it
+#: is there when it is needed, and not much sooner, since its blocks count as taken. Not before some of the active one is
+#: used.
+PREPARE_ROOM: Final = 1 / 4
+PREPARE_ROOM_BYTES: Final = 4 * MIB
+PREPARE_USED: Final = 1 / 8
 
 
 class SegmentChain:
@@ -310,7 +314,7 @@ class SegmentChain:
         """The preparation or seal that waits; None when nothing waits or one is under way."""
         if SealJob.kind in self._running or self.supply.making is not None:
             return None
-        job = self.supply.job(is_due=self._engine.tail > self.active.capacity * PREPARE_AT)
+        job = self.supply.job(is_due=self._is_well_used())
         if job is not None:
             return job
         first = self._sealing[0] if self._sealing else None
@@ -322,6 +326,12 @@ class SegmentChain:
             return None
         job = self._running[SealJob.kind] = self._seal_job(first)
         return job
+
+    def _is_well_used(self) -> bool:
+        """Whether the active segment will soon be full."""
+        capacity = self.active.capacity
+        room_max = max(capacity * PREPARE_ROOM, PREPARE_ROOM_BYTES)
+        return self._engine.room <= room_max and self._engine.tail > capacity * PREPARE_USED
 
     def finish(self, job: Job) -> str | None:
         """Take over the outcome of a job that has run; a second call for the same job changes nothing.

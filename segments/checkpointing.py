@@ -44,9 +44,11 @@ from kio.segments.manifest import Manifest, checkpoint_edit
 CHUNK_BYTES: Final = 1 << 20
 #: A job syncs when so much was written since the last sync, so that none has to wait for much.
 SYNC_BYTES: Final = 8 << 20
-#: Beside the interval, a checkpoint is due when so many bytes were written, and so many times the KeyDir's memory: what
-#: a start has to read again takes it some tenths of a second, and checkpoints stay a small part of what is written.
-BYTES_WRITTEN: Final = 128 << 20
+#: Beside the interval, a checkpoint is due when a start would have so many records to read again, or so many bytes of
+#: them, which takes it some tenths of a second each; and so many times the KeyDir's memory were written, so that
+#: checkpoints stay a small part of what is.
+RECORDS_WRITTEN: Final = 1_000_000
+BYTES_WRITTEN: Final = 512 << 20
 KEYDIRS_WRITTEN: Final = 4
 #: What was replayed, or cannot be used any more, is covered by a new checkpoint after this time already.
 HURRY_S: Final = 5.0
@@ -121,10 +123,18 @@ class Checkpointer:
             return None
         waited_s = now_s - self._last_s
         due_s = min(self._interval_s, HURRY_S) if self._is_stale or engine.is_shadow_void else self._interval_s
-        written = engine.bytes_written - self._bytes
-        if waited_s < due_s and written < max(BYTES_WRITTEN, KEYDIRS_WRITTEN * engine.keydir.allocated_bytes):
+        if waited_s < due_s and not self._is_much_written():
             return None
         return Activity("checkpoint", self._steps(now_s))
+
+    def _is_much_written(self) -> bool:
+        """Whether what is not covered is much for a start to read, and much beside a checkpoint."""
+        named = self._manifest.state.checkpoint
+        records = self._engine.lsn - (named.lsn_max if named is not None else 0)
+        written = self._engine.bytes_written - self._bytes
+        if written < KEYDIRS_WRITTEN * self._engine.keydir.allocated_bytes:
+            return False
+        return records / RECORDS_WRITTEN + written / BYTES_WRITTEN >= 1
 
     def take(self) -> None:
         """Take one now, unless nothing has changed, of a shard that is durable and does not serve any more. Blocks.

@@ -71,6 +71,19 @@ def test_one_is_taken_at_once_when_much_was_written(tmp_path: Path, monkeypatch:
     driven.kill()
 
 
+def test_one_is_taken_at_once_when_a_start_would_have_many_records_to_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpointing, "RECORDS_WRITTEN", 200)
+    driven = Driven(tmp_path / "shard", StoreOptions(segment_bytes=1 << 20, checkpoint_interval_s=INTERVAL_S))
+    clock = Clock(driven)
+    for i, (records, expected) in enumerate([(190, 0), (10, 1), (190, 1), (10, 2)]):
+        for _ in range(records):
+            driven.put(b"k", bytes(10_000))
+        assert clock.run(1.0 + i) == expected
+    driven.kill()
+
+
 def test_a_start_that_had_to_replay_is_followed_by_one_soon(tmp_path: Path) -> None:
     driven = Driven(tmp_path / "shard", ROOMY)
     driven.put(b"k", b"v")
