@@ -22,7 +22,7 @@ RECORDS = 10_000
 CONNECTIONS = 50
 #: By pipeline. Where redis-server answers more than a million commands a second the generator is the slower of the two
 #: on two cores, by up to a third.
-TOLERANCE = {1: 0.15, 16: 0.35}
+TOLERANCE = {1: 0.15, 16: 0.15}
 ROUNDS = 5
 #: A busy machine may spoil one comparison.
 TRIES = 3
