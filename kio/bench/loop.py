@@ -30,7 +30,7 @@ from kio.bench.fleet import Fleet
 from kio.bench.frames import FAILED, Encoder, Tally
 from kio.bench.ledger import Ledger
 from kio.bench.plan import RMW, UPDATE, Plan
-from kio.bench.precision import sleep_precisely
+from kio.bench.precision import SPIN_NS, sleep_precisely, spin_ns
 from kio.bench.supply import Supply
 from kio.errors import ConnectionLost, KioError, ProtocolError
 
@@ -68,6 +68,7 @@ class Loop:
         self._tally = tally
         self._stdin = stdin
         self._is_open = plan.is_open_loop
+        self._spin_ns = spin_ns(schedule[-1] / len(schedule)) if schedule else SPIN_NS
         self._has_rmw = plan.mix.get("rmw", 0.0) > 0
         #: Requests that the closed loop may still send.
         self._requests_left = supply.requests_max
@@ -151,7 +152,7 @@ class Loop:
                     wake_ns = self._next_due_ns
                 asked_ns = wake_ns - clock()
                 if asked_ns > 0:
-                    sleep_precisely(self._epoll, asked_ns)
+                    sleep_precisely(self._epoll, asked_ns, self._spin_ns)
                 else:
                     asked_ns = 0
                 continue
