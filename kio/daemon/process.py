@@ -1,8 +1,10 @@
 """One child process: how it is spawned, what is sent to it, how it ends.
 
 Children are spawned by exec, never by a bare fork, and from the main thread only: PR_SET_PDEATHSIG follows the thread
-that started the child. They get their own session (the terminal's Ctrl-C is the supervisor's to translate), /dev/null
-as stdin, the descriptors they are told of and no others, and an environment without the daemon's own variables.
+that started the child. They get their own process group (the terminal's Ctrl-C is the supervisor's to translate),
+/dev/null as stdin, the descriptors they are told of and no others, and an environment without the daemon's own
+variables. One session holds them all: a kernel that shares the cores out by session would let the busiest of several
+keep the others waiting for tens of milliseconds.
 
 Messages that the child does not take yet wait here; the supervisor never blocks on a child, and one that lets
 UNSENT_MESSAGES_MAX pile up is killed.
@@ -60,7 +62,7 @@ class ChildProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno(),
                 pass_fds=(theirs.fileno(), *inherited_fds),
-                start_new_session=True,
+                process_group=0,
                 env=child_environment(environ),
             )
         except OSError:

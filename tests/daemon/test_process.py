@@ -28,7 +28,8 @@ for name in os.listdir("/proc/self/fd"):
         fds.append([int(name), os.readlink("/proc/self/fd/" + name)])
     except OSError:
         pass
-control.send(sock, {"type": "self", "fds": fds, "sid": os.getsid(0), "environ": dict(os.environ)})
+told = {"fds": fds, "session": os.getsid(0), "group": os.getpgid(0), "environ": dict(os.environ)}
+control.send(sock, {"type": "self"} | told)
 while (message := control.receive(sock)) is not None:
     if message["type"] == "sleep":
         time.sleep(600)
@@ -79,7 +80,7 @@ def test_a_child_inherits_its_control_socket_and_what_it_is_given_and_nothing_el
     assert withheld.fileno() not in sockets
     assert len(sockets) == 2
     assert dict(told["fds"])[0] == "/dev/null"
-    assert told["sid"] == process.pid
+    assert (told["session"], told["group"]) == (os.getsid(0), process.pid)
     assert "KIO_PORT" not in told["environ"]
     process.close()
     assert await_end(process) == 7, "it ends by itself when the control socket is closed"

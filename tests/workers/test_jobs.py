@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -44,3 +45,20 @@ def test_stop_runs_what_is_queued_first():
     helper.stop()
     assert done == list(range(5))
     assert len(helper.take_finished()) == 5
+
+
+def test_a_helper_that_nothing_waits_for_is_nicer_than_the_thread_that_serves():
+    found: list[int] = []
+
+    class Look:
+        def run(self) -> None:
+            found.append(os.getpriority(os.PRIO_PROCESS, 0))
+
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    helper = Helper("helper", lambda: None, 3)
+    helper.start()
+    look: Any = Look()
+    helper.submit(0, look)
+    helper.stop()
+    assert found == [min(19, before + 3)]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
