@@ -55,13 +55,16 @@ cdef class Mapping:
         self.exports -= 1
 
     def close(self):
-        """Give the memory back.
+        """Give the memory back, without the GIL: it may take milliseconds, or have to free a file's blocks.
 
         Raises: BufferError when somebody still reads it.
         """
+        cdef void* base = self.base
+        cdef size_t size = self.size
         if self.exports:
             raise BufferError("the mapping is in use")
-        if self.base != NULL:
-            munmap(self.base, self.size)
+        if base != NULL:
             self.base = NULL
             self.size = 0
+            with nogil:
+                munmap(base, size)

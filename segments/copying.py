@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -208,18 +209,24 @@ class InstallJob(Job):
 class RemoveJob(Job):
     """Remove files that the manifest has dropped; what the disk refuses of them is left to the next recovery.
 
+    Their mappings are closed first: the blocks are given back by whoever lets go of a file last.
     One of them becomes the spare, where that was taken (reserve.py).
     """
 
     kind = "remove"
 
-    def __init__(self, disk: Disk, paths: list[Path], reserve: Reserve) -> None:
+    def __init__(self, disk: Disk, paths: list[Path], mappings: list[Mapping], reserve: Reserve) -> None:
         super().__init__()
         self._disk = disk
         self._paths = paths
+        self._mappings = mappings
         self._reserve = reserve
 
     def _work(self) -> None:
+        for mapping in self._mappings:
+            with suppress(BufferError):
+                mapping.close()
+        self._mappings.clear()
         recycled = self._reserve.recycle(self._paths)
         for path in self._paths:
             if path != recycled:

@@ -32,6 +32,7 @@ from kio.log import Log
 from kio.segments import format
 from kio.segments._compact import Survivors
 from kio.segments._engine import Engine
+from kio.segments._mapping import Mapping
 from kio.segments._relocate import Relocation
 from kio.segments.chain import SegmentChain
 from kio.segments.copying import CopyJob, GrowJob, HidersJob, InstallJob, OpenJob, Output, RemoveJob, end_bytes_of
@@ -74,6 +75,8 @@ class _Taken:
     segment: Segment
     entry: SegmentEntry
     hints: memoryview
+    #: Of the whole file, beside the segment's own.
+    mapping: Mapping
     live_bytes: int
     kept_bytes: int
 
@@ -213,7 +216,7 @@ class Rewrite:
             return False
         if size:
             yield from self._copy(survivors)
-        self._taken.append(_Taken(segment, entry, hints, survivors.live_bytes, survivors.kept_bytes))
+        self._taken.append(_Taken(segment, entry, hints, mapping, survivors.live_bytes, survivors.kept_bytes))
         self.outcome.bytes_read += size
         return True
 
@@ -318,9 +321,12 @@ class Rewrite:
         segment.expiries = job.expiries
 
     def _remove(self) -> Waiting:
-        for taken in self._taken:
-            self._parts.chain.detach(taken.segment)
-        paths = [taken.segment.path for taken in self._taken]
+        segments = [taken.segment for taken in self._taken]
+        mappings = [mapping for taken in self._taken for mapping in (taken.segment.mapping, taken.mapping)]
+        # Nobody reads them any more, their hints neither.
         self._taken.clear()
-        job = RemoveJob(self._parts.disk, paths, self._parts.chain.supply.reserve)
+        for segment in segments:
+            self._parts.chain.detach(segment)
+        paths = [segment.path for segment in segments]
+        job = RemoveJob(self._parts.disk, paths, mappings, self._parts.chain.supply.reserve)
         yield from self._do(job)
