@@ -45,7 +45,7 @@ from kio.segments.supply import RETRY_S, Supply
 #: The next segment is prepared when the active one has room for no more than this part of it, or these bytes: then it
 #: is there when it is needed, and not much sooner, since its blocks count as taken. Not before this part is used.
 PREPARE_ROOM: Final = 1 / 4
-PREPARE_ROOM_BYTES: Final = 4 * MIB
+PREPARE_ROOM_BYTES: Final = 2 * MIB
 PREPARE_USED: Final = 1 / 8
 
 

@@ -48,7 +48,7 @@ SYNC_BYTES: Final = 8 << 20
 #: them, which takes it some tenths of a second each; and so many times the KeyDir's memory were written, so that
 #: checkpoints stay a small part of what is.
 RECORDS_WRITTEN: Final = 1_000_000
-BYTES_WRITTEN: Final = 512 << 20
+BYTES_WRITTEN: Final = 1 << 30
 KEYDIRS_WRITTEN: Final = 4
 #: What was replayed, or cannot be used any more, is covered by a new checkpoint after this time already.
 HURRY_S: Final = 5.0

@@ -24,7 +24,7 @@ from kio import control
 from kio.clock import monotonic_s
 from kio.errors import InternalError, KioError
 from kio.log import Log
-from kio.workers.jobs import Helper
+from kio.workers.jobs import Background, Helper
 from kio.workers.pipes import LINGER_MS, Pipes
 from kio.workers.shard import FailedShard, Shard, refuse
 
@@ -36,8 +36,6 @@ DRAIN_S: Final = 1.0
 PLAN_INTERVAL_S: Final = 0.25
 #: Where compaction is behind the writes, the pipe is left alone for a while, but no longer at once: reads wait, too.
 PAUSE_S_MAX: Final = 0.02
-#: Of the helper that nothing waits for: at 10 it gets a tenth of a core that the loop wants as well.
-BACKGROUND_NICENESS: Final = 10
 #: The pipe counts as empty when nothing has come for this long: what the router has sent may still be on its way.
 DRAIN_QUIET_S: Final = 0.03
 
@@ -63,7 +61,7 @@ class WorkerLoop:
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._signal_fd, self._signal_write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._syncs = Helper("kio-sync", self._wake)
-        self._background = Helper("kio-seal", self._wake, BACKGROUND_NICENESS)
+        self._background = Background(self._wake)
         self._memory = control.ResidentMemory()
         # Changed by the loop.
         self._pipes: Pipes | None = None
@@ -234,7 +232,7 @@ class WorkerLoop:
             if sync is not None:
                 self._syncs.submit(number, sync)
             while (background := shard.pick_background()) is not None:
-                self._background.submit(number, background)
+                self._background.submit(number, background, is_urgent=shard.is_behind)
         self._touched.clear()
 
     def _maintain(self, now: float) -> None:

@@ -99,6 +99,11 @@ class Shard:
         return not self._parked
 
     @property
+    def is_behind(self) -> bool:
+        """Whether writes wait for compaction: it cannot keep up with them, or the disk is full."""
+        return self._store.arrears > 0 or self._store.state == "full"
+
+    @property
     def state(self) -> str:
         """The state that `stats` tells."""
         return self._store.state
@@ -224,6 +229,7 @@ class FailedShard:
     """A shard whose store did not open: every operation gets the error that kept it from opening."""
 
     is_idle: Final = True
+    is_behind: Final = False
     gives_up: Final = False
     pause_s: Final = 0.0
     state: Final = "failed"

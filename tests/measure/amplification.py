@@ -1,17 +1,18 @@
 """What sustained random overwrites cost: room on the disk, bytes written, and the latency of reads beside them.
 
-    python -m tests.measure.amplification [--keys 1200000] [--value-bytes 1000] [--times 10] [--segment-mib 16]
+    python -m tests.measure.amplification [--keys 1200000] [--value-bytes 1000] [--times 10] [--segment-mib 8]
         [--space-amplification 1.4] [--rate 0] [--seconds 15] [--rounds 3] [--part space|latency] [--quick] [--json]
         [--dir DIR] [--flags FLAGS OF kio serve]
 
 kio with 2 workers, a shard each, asked through its Unix socket, which leaves more of the cores to what is measured.
-Space: every key is written, then as many as `times` that, chosen at random (uniform,
-then zipf 0.99, each on a new directory), by kio bench's closed loop in batches, at full speed. Every 0.2 s the files
-are looked at. Excess is what a shard's files take beyond space_amplification times its live bytes, in segments: once
-without checkpoints and what stands behind the records of a sealed segment (hints and the like: overhead, and not what
-compaction governs), and once with everything. Write amplification is what the workers' /proc/PID/io say (processes.py
-tells what that counts), over the bytes of records that clients wrote; `records` is the same from the shards' own
-figures: survivors with their hints, without the rest.
+
+Space: every key is written, then as many as `times` that, chosen at random (uniform, then zipf 0.99, each on a new
+directory), by kio bench's closed loop in batches, at full speed. Every 0.2 s the files are looked at. Excess is what a
+shard's files take beyond space_amplification times its live bytes, in segments: once without checkpoints and what
+stands behind the records of a sealed segment (hints and the like: overhead, and not what compaction governs), and once
+with everything. Write amplification is what the workers' /proc/PID/io say (processes.py tells what that counts), over
+the bytes of records that clients wrote; `records` is the same from the shards' own figures: survivors with their hints,
+without the rest.
 
 Latency: p99 of GETs in kio bench's open loop, corrected. Half load is half of the rate that a closed loop of as many
 reads as overwrites reaches: GETs at a quarter of it, overwrites at another quarter. Quiet is the GETs alone, in turns
@@ -67,7 +68,9 @@ def daemon(home: Path, args: argparse.Namespace, flags: tuple[str, ...] = ()) ->
     allowed = ("--space-amplification", str(args.space_amplification))
     door = ("--socket", str(home / "kio.sock"))
     with servers.kio_daemon(home, *shown, *allowed, *door, *flags, *args.flags) as server:
-        plan = Plan(f"kio+unix://{door[1]}", keys="uniform", records=args.keys, value_bytes=str(args.value_bytes), rate=0.0)
+        plan = Plan(
+            f"kio+unix://{door[1]}", keys="uniform", records=args.keys, value_bytes=str(args.value_bytes), rate=0.0
+        )
         with closing(Watched(server.url, server.pid)) as watched:
             load.load(plan)
             time.sleep(STATUS_S)
@@ -270,7 +273,7 @@ def measure(args: argparse.Namespace) -> list[Figure]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = verdict.parser(__doc__, segment_mib=16)
+    parser = verdict.parser(__doc__, segment_mib=8)
     parser.add_argument("--keys", type=int, default=1_200_000)
     parser.add_argument("--value-bytes", type=int, default=1_000)
     parser.add_argument("--times", type=int, default=10)

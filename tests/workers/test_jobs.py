@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from typing import Any
 
-from kio.workers.jobs import Helper
+from kio.workers.jobs import BACKGROUND_NICENESS, Background, Helper
 
 
 class Recorded:
@@ -62,3 +63,41 @@ def test_a_helper_that_nothing_waits_for_is_nicer_than_the_thread_that_serves():
     helper.stop()
     assert found == [min(19, before + 3)]
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
+
+
+def test_background_jobs_of_a_shard_never_run_beside_one_another_and_urgent_ones_are_not_nice():
+    lock = threading.Lock()
+    running: set[int] = set()
+    seen: list[tuple[int, int, int]] = []
+
+    class Work:
+        def __init__(self, shard: int, number: int) -> None:
+            self.shard, self.number = shard, number
+
+        def run(self) -> None:
+            with lock:
+                assert self.shard not in running
+                running.add(self.shard)
+                seen.append((self.shard, self.number, os.getpriority(os.PRIO_PROCESS, 0)))
+            time.sleep(0.001)
+            with lock:
+                running.remove(self.shard)
+
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    woken = threading.Semaphore(0)
+    background = Background(woken.release)
+    background.start()
+    for number in range(20):
+        for shard in range(3):
+            work: Any = Work(shard, number)
+            background.submit(shard, work, is_urgent=number % 2 == 1 or shard == 2)
+        if number % 5 == 0:
+            for _ in range(3):
+                assert woken.acquire(timeout=5)
+            background.take_finished()
+    background.stop()
+    assert len(seen) == 60
+    for shard in range(3):
+        assert [number for owner, number, _ in seen if owner == shard] == list(range(20))
+    assert {niceness for shard, _, niceness in seen if shard == 2} == {before}
+    assert (0, 0, min(19, before + BACKGROUND_NICENESS)) in seen
