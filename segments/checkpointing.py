@@ -45,11 +45,11 @@ CHUNK_BYTES: Final = 1 << 20
 #: A job syncs when so much was written since the last sync, so that none has to wait for much.
 SYNC_BYTES: Final = 8 << 20
 #: Beside the interval, a checkpoint is due when a start would have so many records to read again, or so many bytes of
-#: them, which takes it some tenths of a second each; and so many times the KeyDir's memory were written, so that
-#: checkpoints stay a small part of what is.
+#: them, which takes it some tenths of a second each; but so many times the KeyDir's memory have to be written before, so
+#: that the log takes more of the disk's time than checkpoints do.
 RECORDS_WRITTEN: Final = 1_000_000
 BYTES_WRITTEN: Final = 1 << 30
-KEYDIRS_WRITTEN: Final = 4
+KEYDIRS_WRITTEN: Final = 2
 #: What was replayed, or cannot be used any more, is covered by a new checkpoint after this time already.
 HURRY_S: Final = 5.0
 
