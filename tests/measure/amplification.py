@@ -17,7 +17,8 @@ without the rest.
 Latency: p99 of GETs in kio bench's open loop, corrected. Half load is half of the rate that a closed loop of as many
 reads as overwrites reaches: GETs at a quarter of it, overwrites at another quarter. Quiet is the GETs alone, in turns
 with the busy window, on the same daemon; a ratio is of the medians of the rounds. `overwrites` neither compacts nor
-takes checkpoints, so it is what the writes themselves cost; `compaction` and `checkpoint` add one of them each.
+takes checkpoints, so it is what the writes themselves cost; `compaction` and `checkpoint` add one of them each, and
+`p99_over_overwrites` is what that one adds.
 """
 
 from __future__ import annotations
@@ -166,16 +167,20 @@ def _totals(watched: Watched) -> dict[str, int]:
 def measure_latency(home: Path, args: argparse.Namespace) -> Iterator[Figure]:
     """GETs beside each thing in turn."""
     quarter = 0.0
+    p99_us: dict[str, float | None] = {}
     for name, (flags, bar) in BESIDE.items():
         say(f"amplification: GETs beside {name}")
         with daemon(home / name, args, flags) as (plan, watched):
             if not quarter:
                 quarter = _half_load(plan, args) / 2
                 yield Figure("latency half_load_per_s", quarter * 2)
-            yield from (
-                Figure(f"latency {name} {figure}", value, limit)
-                for figure, value, limit in _beside(name, plan, watched, quarter, bar, args)
-            )
+            for figure, value, limit in _beside(name, plan, watched, quarter, bar, args):
+                yield Figure(f"latency {name} {figure}", value, limit)
+                if figure == "p99_us":
+                    p99_us[name] = value
+        alone, both = p99_us["overwrites"], p99_us[name]
+        if name != "overwrites" and alone and both:
+            yield Figure(f"latency {name} p99_over_overwrites", both / alone)
 
 
 def _half_load(plan: Plan, args: argparse.Namespace) -> float:
