@@ -45,7 +45,7 @@ CHUNK_BYTES: Final = 1 << 20
 #: A job syncs when so much was written since the last sync, so that none has to wait for much.
 SYNC_BYTES: Final = 8 << 20
 #: Beside the interval, a checkpoint is due when a start would have so many records to read again, or so many bytes of
-#: them, which takes it some tenths of a second each; but so many times the KeyDir's memory have to be written before, so
+#: them, which takes it some tenths of a second each; but so many times the KeyDir's memory have to be written first, so
 #: that the log takes more of the disk's time than checkpoints do.
 RECORDS_WRITTEN: Final = 1_000_000
 BYTES_WRITTEN: Final = 1 << 30
