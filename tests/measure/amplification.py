@@ -27,6 +27,7 @@ import argparse
 import math
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -67,11 +68,13 @@ def daemon(home: Path, args: argparse.Namespace, flags: tuple[str, ...] = ()) ->
     home.mkdir()
     shown = ("--shards", str(SHARDS), "--segment-mib", str(args.segment_mib), "--sync-interval-ms", "100")
     allowed = ("--space-amplification", str(args.space_amplification))
-    door = ("--socket", str(home / "kio.sock"))
-    with servers.kio_daemon(home, *shown, *allowed, *door, *flags, *args.flags) as server:
-        plan = Plan(
-            f"kio+unix://{door[1]}", keys="uniform", records=args.keys, value_bytes=str(args.value_bytes), rate=0.0
-        )
+    # The path of a socket has to be short, and that of `home` may be long.
+    with (
+        tempfile.TemporaryDirectory(prefix="kio-") as short,
+        servers.kio_daemon(home, *shown, *allowed, "--socket", f"{short}/kio.sock", *flags, *args.flags) as server,
+    ):
+        url, size = f"kio+unix://{short}/kio.sock", str(args.value_bytes)
+        plan = Plan(url, keys="uniform", records=args.keys, value_bytes=size, rate=0.0)
         with closing(Watched(server.url, server.pid)) as watched:
             load.load(plan)
             time.sleep(STATUS_S)
