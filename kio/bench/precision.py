@@ -9,7 +9,7 @@ from typing import Final
 #: The last part of a wait is spent awake: on an idle core of a virtual machine a sleep ends this much late.
 SPIN_NS: Final = 100_000
 #: But no more of the time than this: where there are few cores, the server needs the generator's as well. At 10,000
-#: requests a second on two cores, a generator that never slept made kio's p99 five times what it is.
+#: requests a second on two cores, a generator that never slept made kio's p99 four times what it is.
 SPIN_SHARE: Final = 0.1
 _PR_SET_TIMERSLACK: Final = 29
 

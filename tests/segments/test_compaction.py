@@ -256,6 +256,19 @@ def test_compaction_that_is_behind_says_so_until_it_has_caught_up(
     assert driven.store.arrears == 0.0
 
 
+def test_what_was_compacted_is_unmapped_by_the_job_that_removes_it(tmp_path: Path) -> None:
+    driven = Driven(tmp_path / "shard", StoreOptions(segment_bytes=4096, space_amplification=1000.0), CarelessDisk())
+    fill(driven, 10)
+    fill(driven, 5)
+    driven.seal()
+    held = {segment.id: segment.mapping for segment, _ in driven.store._chain.sealed()}
+    driven.compact()
+    gone = held.keys() - set(driven.sealed_ids())
+    assert gone
+    assert {len(held[number]) for number in gone} == {0}
+    driven.kill()
+
+
 def test_a_dead_active_segment_is_sealed_early_when_it_is_most_of_the_shard(tmp_path: Path) -> None:
     driven = Driven(tmp_path / "shard", StoreOptions(segment_bytes=64 * 1024), CarelessDisk())
     for i in range(60):

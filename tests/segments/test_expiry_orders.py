@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from kio.opbatch import DONE, NUMBER, TTL
 from kio.segments import rewrite
 from kio.segments.expiry import SWEEP_INTERVAL_S
 from kio.segments.options import StoreOptions
+from tests.cluster.daemon import FULL, scaled
 from tests.segments.faulty_disk import CarelessDisk
 from tests.segments.opened import checkpoints_in
 from tests.segments.support import Driven, Time, operation, put
@@ -114,7 +114,7 @@ BETWEEN: Final[tuple[Callable[[Driven], None], ...]] = (
 
 
 #: Every so-maniest order is tried; all with FULL=1.
-STEP: Final = 1 if os.environ.get("FULL") else 3
+STEP: Final = 1 if FULL else 3
 
 
 def end(story: Story, value: bytes | None) -> None:
@@ -126,6 +126,7 @@ def end(story: Story, value: bytes | None) -> None:
     story.driven.kill()
 
 
+@scaled
 @pytest.mark.parametrize("first", BETWEEN, ids=lambda action: action.__name__)
 def test_an_older_value_never_comes_back_when_the_newer_one_has_expired(
     tmp_path: Path, first: Callable[[Driven], None]

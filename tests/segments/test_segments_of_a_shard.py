@@ -93,6 +93,17 @@ def test_rotation_with_and_without_a_prepared_segment(tmp_path: Path, prepares: 
     assert driven.count() == 30
 
 
+def test_the_next_segment_is_made_when_a_quarter_of_the_active_one_is_left(tmp_path: Path) -> None:
+    options = StoreOptions(segment_bytes=16 << 20)
+    driven = Driven(tmp_path / "shard", options, CarelessDisk())
+    while driven.store._chain.supply.prepared is None:
+        driven.put(b"k", bytes(500_000))
+        driven.run_jobs()
+    part = driven.store._engine.tail / options.segment_bytes
+    assert 0.65 < part < 0.8
+    driven.kill()
+
+
 def test_batches_that_fill_several_segments_are_whole(tmp_path: Path) -> None:
     driven = Driven(tmp_path / "shard", SMALL)
     model = {b"key %d" % i: b"%d" % i * 30 for i in range(200)}
