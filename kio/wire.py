@@ -144,6 +144,8 @@ OP_PING: Final = 36
 OP_ATOMIC: Final = 37
 OP_SEAL: Final = 38
 OP_COMPACT: Final = 39
+#: Between a front door and a shard only: a function of kio.commands on a key.
+OP_APPLY: Final = 40
 
 TTL: Final = 1
 EXPIRE_AT: Final = 2
