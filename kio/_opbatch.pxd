@@ -18,6 +18,9 @@ cdef enum:
     OP_ATOMIC = 37
     OP_SEAL = 38
     OP_COMPACT = 39
+    OP_APPLY = 40
+    #: Flag of an atomic batch: an operation that fails, or whose condition does not hold, takes nothing back.
+    EACH = 1
     # Flags of an operation
     TTL = 1
     EXPIRE_AT = 2

@@ -50,7 +50,7 @@ Operations 1 to 9 have the numbers of wire.py and are executed by the kernel:
      1 get       WITH_VERSION                       -> 1 or 2; with the flag 4 (with the value) or 2
      2 set       all flags                          -> 0; WITH_OLD: 1 or 2; WITH_VERSION: 4; IF_*: or else 5
      3 delete    IF_VERSION, WITH_*                 -> 0 or 2; WITH_OLD: 1 or 2; WITH_VERSION: 4 or 2; IF_*: or else 5
-     4 exists                                       -> 0 or 2
+     4 exists    WITH_VERSION                       -> 0 or 2; with the flag 4 (without a value) or 2
      5 incr      value = i64 to add                 -> 3, the sum. The value is decimal text; absent counts as 0
      6 append    value = bytes to add               -> 3, the new length
      7 expire    TTL or EXPIRE_AT                   -> 0 or 2; a time in the past deletes
@@ -65,7 +65,10 @@ The rare ones go through Python, still in their order within the batch:
     35 stats    -> 1: a msgpack map
     37 atomic   value = a batch message of operations 1 to 9 of this shard, executed all or nothing -> 1: a replies
                 message to it. Where one fails or answers 5 nothing is applied, and all the others answer Aborted
+                With the flag EACH only over a crash: what fails is answered so, and the others are applied
     38 seal     -> 1: a msgpack map, see segments/point.py
+    40 apply    a key; value = a msgpack array, the name of a function of kio.commands and its arguments -> 1: its reply,
+                as msgpack. It may stand in an atomic batch
 Batches and replies come from processes of the same version on the same machine, yet every length is bounded before use.
 """
 
@@ -96,6 +99,8 @@ IF_PRESENT: Final = 16
 IF_VERSION: Final = 32
 WITH_OLD: Final = 64
 WITH_VERSION: Final = 128
+#: The flag of an atomic batch.
+EACH: Final = 1
 #: Flag -> its argument, in the order in which they stand before the value.
 ARGUMENTS: Final = {TTL: struct.Struct("<Q"), EXPIRE_AT: struct.Struct("<Q"), IF_VERSION: struct.Struct("<IQ")}
 

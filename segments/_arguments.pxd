@@ -3,7 +3,7 @@ from libc.stdint cimport INT64_MAX, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from kio._opbatch cimport (
-    EXPIRE_AT, IF_ABSENT, IF_PRESENT, IF_VERSION, KEEP_TTL, OP_APPEND, OP_DELETE, OP_EXPIRE, OP_GET, OP_INCR, OP_SET, TTL,
+    EXPIRE_AT, IF_ABSENT, IF_PRESENT, IF_VERSION, KEEP_TTL, OP_APPEND, OP_DELETE, OP_EXISTS, OP_EXPIRE, OP_GET, OP_INCR, OP_SET, TTL,
     WITH_OLD, WITH_VERSION, Operation,
 )
 
@@ -25,7 +25,7 @@ cdef inline uint32_t allowed_flags(uint8_t op) noexcept nogil:
         return LIFETIME | CONDITION | ANSWER
     if op == OP_DELETE:
         return IF_VERSION | ANSWER
-    if op == OP_GET:
+    if op == OP_GET or op == OP_EXISTS:
         return WITH_VERSION
     return TTL | EXPIRE_AT if op == OP_EXPIRE else 0
 

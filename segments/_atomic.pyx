@@ -8,15 +8,18 @@ left of the active segment and is run anew in the next.
 
 All its records stand side by side in one segment and are written by one write. All but the last carry FLAG_BATCH_OPEN,
 which tells recovery (_hints.scan) that a group which ends without its last record was never acknowledged: it is cut.
+
+With the flag EACH only the crash is all or nothing: an operation that fails is answered so, and the others are applied.
+That is what a transaction of RESP is.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
-from kio._opbatch cimport Entry, Header, OP_RARE, Operation
+from kio._opbatch cimport EACH, Entry, Header, OP_APPLY, OP_RARE, Operation
 from kio.segments._engine cimport (
-    CODE_ABORTED, CODE_BAD_REQUEST, MISFITS_ROTATE, RUN_DONE, RUN_ROTATE, Buffer, Engine,
+    CODE_ABORTED, CODE_BAD_REQUEST, MISFITS_ROTATE, RUN_DONE, RUN_RARE, RUN_ROTATE, Buffer, Engine,
 )
 from kio.segments._format cimport EXPIRY_BYTES, FLAG_BATCH_OPEN, FOOTER_BYTES, HINT_BYTES, Record, record_bytes
 from kio.segments._native cimport kio_crc32c, setup
@@ -51,6 +54,10 @@ cdef struct Outer:
 cdef class Group:
     """A group, not executed yet. Nothing may be staged in the engine.
 
+    Args:
+        flags: EACH or 0.
+        apply: executes the operation that the engine has stopped at, a function on a key (rare.py); False when it does
+            not fit the active segment.
     Raises: BadRequest when `message` is no batch of operations that can be in a group.
     Invariant: until `close` the engine serves nothing but this group.
     """
@@ -59,12 +66,16 @@ cdef class Group:
     cdef Outer outer
     cdef bytes outer_batch
     cdef bint is_open
+    cdef bint is_each
+    cdef object apply
 
-    def __cinit__(self, Engine engine not None, bytes message not None):
+    def __cinit__(self, Engine engine not None, bytes message not None, uint32_t flags=0, apply=None):
         cdef uint32_t i
         if engine.staging.size:
             raise ValueError("records are staged before the group")
         self.engine = engine
+        self.is_each = flags & EACH
+        self.apply = apply
         self.outer = Outer(engine.ops, engine.ops_capacity, engine.count, engine.index, engine.batch_id, engine.replies,
                            engine.parked, engine.parks)
         self.outer_batch = engine.batch
@@ -80,7 +91,7 @@ cdef class Group:
             if not 0 < engine.count <= limits.ATOMIC_OPERATIONS_MAX:
                 raise errors.BadRequest(f"an atomic batch holds 1 to {limits.ATOMIC_OPERATIONS_MAX} operations")
             for i in range(engine.count):
-                if (<const Operation*>engine.ops[i]).op >= OP_RARE:
+                if (<const Operation*>engine.ops[i]).op >= OP_RARE and (<const Operation*>engine.ops[i]).op != OP_APPLY:
                     raise errors.BadRequest("an operation of the batch cannot be part of an atomic one")
         except errors.ProtocolError as error:
             self.close()
@@ -108,8 +119,17 @@ cdef class Group:
         e.limit = min(start + RECORDS_MAX, SEGMENT_MAX)
         e.has_failed = e.has_put = False
         try:
-            with nogil:
-                stopped = _run(e, now_ms)
+            while True:
+                with nogil:
+                    stopped = _run(e, now_ms, self.is_each)
+                if stopped != RUN_RARE:
+                    break
+                if not self.apply():
+                    stopped = RUN_ROTATE
+                    break
+                if e.has_failed and not self.is_each:
+                    e.index -= 1
+                    break
         finally:
             e.limit = limit
             e.open_flag = 0
@@ -119,7 +139,7 @@ cdef class Group:
             return self._answer_misfit()
         if stopped == RUN_ROTATE:
             e._fail(e.index, CODE_BAD_REQUEST, "an atomic batch makes at most 8 MiB of records")
-        if e.has_failed:
+        if stopped == RUN_ROTATE or (e.has_failed and not self.is_each):
             self._abort()
         elif e.tail + e.end_bytes > (e.put_limit if e.has_put else limit):
             e.needed_room = e.tail - start + e.end_bytes - end_bytes + FOOTER_BYTES
@@ -181,16 +201,16 @@ cdef class Group:
         self.is_open = False
 
 
-cdef int _run(Engine e, uint32_t now_ms) except -1 nogil:
-    """Execute until an operation fails, or does not fit."""
+cdef int _run(Engine e, uint32_t now_ms, bint is_each) except -1 nogil:
+    """Execute on until an operation fails (without `is_each`), does not fit, or is a function on a key."""
     cdef uint32_t i
     cdef int stopped
-    for i in range(e.count):
+    for i in range(e.index, e.count):
         if i % GROUP == 0:
             e._prefetch(i, min(i + <uint32_t>GROUP, e.count))
         e.index = i
         stopped = e._execute(i, now_ms)
-        if stopped != RUN_DONE or e.has_failed:
+        if stopped != RUN_DONE or (e.has_failed and not is_each):
             return stopped
     return RUN_DONE
 

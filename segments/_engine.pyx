@@ -40,10 +40,12 @@ from kio.segments._format cimport (
 from kio.segments._keydir cimport (
     PAGES, TAG_BITS, KeyDir, Page, first_of, page_of, tag_of, word_offset, word_slot, word_tag,
 )
-from kio.segments._native cimport kio_guarded_header, kio_guarded_peek, kio_guarded_read, kio_prefetch, setup
+from kio.segments._native cimport kio_guarded_copy, kio_guarded_header, kio_guarded_peek, kio_guarded_read, kio_prefetch, setup
 from kio.segments._options cimport delete_with, set_with
 from kio.segments._updates cimport ttl, update
-from kio.segments._writing cimport begin_record, buffer_of, end_record, fits, is_fresh, write_put, write_tombstone
+from kio.segments._writing cimport (
+    ANSWERED, begin_record, buffer_of, end_record, fits, is_fresh, look, write_put, write_tombstone,
+)
 
 from kio import errors, limits
 
@@ -362,6 +364,75 @@ cdef class Engine:
         cdef const uint8_t* value = self.ops[self.index] + sizeof(Operation) + op.key_length
         return op.op, op.keyspace, <bytes>PyBytes_FromStringAndSize(<const char*>value, op.value_length)
 
+    def rare_flags(self):
+        """The flags of the operation that `run` stopped at."""
+        return (<const Operation*>self.ops[self.index]).flags
+
+    def look_at(self):
+        """What the key of the operation that `run` stopped at holds: (value, expiry in ms since 1970, 0 for none), or None.
+
+        Returns: False, where that cannot be told: then the operation has been answered.
+        """
+        cdef const Operation* op = <const Operation*>self.ops[self.index]
+        cdef const uint8_t* key = self.ops[self.index] + sizeof(Operation)
+        cdef Found f
+        cdef int found = NOT_THERE
+        cdef bytes value
+        if op.key_length == 0:
+            self._fail(self.index, CODE_KEY_EMPTY, "")
+            found = ANSWERED
+        else:
+            found = look(self, self.index, op, key, &f)
+        if found == THERE:
+            value = PyBytes_FromStringAndSize(NULL, f.header.value_length)
+            if kio_guarded_copy(PyBytes_AS_STRING(value), f.record + key_offset(f.header.kind) + f.header.key_length,
+                                f.header.value_length) == 1:
+                self.hits += 1
+                self.gets += 1
+                self.bytes_read += f.header.value_length
+                return value, f.expiry
+            self._fail_corrupt(self.index, f.word)
+            found = ANSWERED
+        if found == ANSWERED:
+            self.index += 1
+            return False
+        self.gets += 1
+        self.misses += 1
+        return None
+
+    def change(self, value, uint64_t expiry=0):
+        """Store `value` (bytes) under the key that `look_at` has looked at, or remove it (None).
+
+        Returns: DONE_RUNNING, and the operation is still to be answered; NEEDS_ROTATION (`needed_room`), and nothing has
+        changed; None, when it was refused, and answered so.
+        """
+        cdef const Operation* op = <const Operation*>self.ops[self.index]
+        cdef const uint8_t* key = self.ops[self.index] + sizeof(Operation)
+        cdef Found f
+        cdef int outcome
+        if self.refusal:
+            self._refuse(self.index)
+            outcome = ANSWERED
+        elif value is not None and <uint64_t>PyBytes_GET_SIZE(value) > self.value_bytes_max:
+            self._fail(self.index, CODE_VALUE_TOO_LARGE, "")
+            outcome = ANSWERED
+        else:
+            outcome = look(self, self.index, op, key, &f)
+            if outcome == ANSWERED:
+                pass
+            elif value is None:
+                outcome = RUN_DONE
+                if f.holds:
+                    outcome = write_tombstone(self, self.index, op, key, &f)
+                self.deletes += outcome == RUN_DONE
+            else:
+                outcome = write_put(self, self.index, op, key, &f, expiry, 0, <const uint8_t*>PyBytes_AS_STRING(value),
+                                    <uint32_t>PyBytes_GET_SIZE(value))
+        if outcome == ANSWERED:
+            self.index += 1
+            return None
+        return outcome
+
     def reply(self, uint8_t status, bytes payload=b""):
         """Answer the operation that `run` stopped at; it is parked when anything at all is not durable."""
         cdef Buffer* b = &self.parked if self.parks and self.lsn > self.durable_lsn else &self.replies
@@ -535,6 +606,7 @@ cdef class Engine:
 
     cdef int _exists(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil:
         cdef Found f
+        cdef Versioned version
         cdef int found = self._locate(op, key, &f)
         self.gets += 1
         if found == THERE and f.header.lsn > self.served_lsn_max:
@@ -545,8 +617,10 @@ cdef class Engine:
             if not self._is_intact(f.record, f.room, word_slot(f.word)):
                 return self._fail_corrupt(i, f.word)
             self.hits += 1
-            return self._reply(&self.parked if self.parks and f.header.lsn > self.durable_lsn else &self.replies,
-                               i, DONE, NULL, 0)
+            if op.flags & WITH_VERSION:
+                version = Versioned(f.header.epoch, f.header.lsn, <int64_t>expiry_of(&f.header, f.record))
+                return self._reply(buffer_of(self, op, &f), i, VERSIONED, <const uint8_t*>&version, sizeof(Versioned))
+            return self._reply(buffer_of(self, op, &f), i, DONE, NULL, 0)
         return self._answer_missing(i, op, found)
 
     cdef int _answer_expired(self, uint32_t i, const Operation* op, const Found* f) except -1 nogil:
@@ -617,6 +691,8 @@ cdef class Engine:
             return self._fail(i, CODE_BAD_REQUEST, fault)
         if op.op == OP_GET:
             return self._get(i, op, key)
+        if op.op == OP_EXISTS:
+            return self._exists(i, op, key)
         if op.op == OP_TTL:
             return ttl(self, i, op, key)
         if self.refusal:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgpack
 
 from kio import opbatch, wire
+from kio.commands.state import REGISTER, Removed, State
 from kio.errors import BadRequest, Corrupt, DiskFull, KioError, Overloaded, ShardReadOnly, from_wire
 from kio.segments import _scan
 from kio.segments._atomic import Group
@@ -74,6 +75,9 @@ class RareOperations:
                 self._scan(keyspace, value)
             elif op == wire.OP_STATS:
                 self._engine.reply(opbatch.VALUE, msgpack.packb(self._stats()))
+            elif op == wire.OP_APPLY:
+                while not self._apply():
+                    self._make_room(self._engine.needed_room)
             elif op == wire.OP_ATOMIC:
                 self._atomic(value, now_ms)
             elif op == wire.OP_COMPACT:
@@ -128,9 +132,37 @@ class RareOperations:
         engine.reply(opbatch.NUMBER, _I64.pack(removed))
         engine.wrote()
 
+    def _apply(self) -> bool:
+        """Run a function on a key; False, and nothing was done, where its record does not fit the active segment.
+
+        What it appends is staged as that of any other operation.
+        """
+        engine = self._engine
+        _, _, value = engine.rare()
+        try:
+            name, *arguments = msgpack.unpackb(value, strict_map_key=False)
+            found = engine.look_at()
+            if found is False:
+                return True
+            outcome = REGISTER.call(name, None if found is None else State(*found), engine.now_ms, arguments)
+            change = outcome.change
+            if change is not None:
+                is_gone = isinstance(change, Removed) or 0 < change.expire_at_ms <= engine.now_ms
+                stopped = engine.change(None) if is_gone else engine.change(change.value, change.expire_at_ms)
+                if stopped is None:
+                    return True
+                if stopped == NEEDS_ROTATION:
+                    return False
+            engine.reply(opbatch.VALUE, msgpack.packb(outcome.reply))
+        except (ValueError, msgpack.UnpackException) as error:
+            engine.reply(BadRequest.code, str(error).encode())
+        except KioError as error:
+            engine.reply(error.code, str(error).encode())
+        return True
+
     def _atomic(self, batch: bytes, now_ms: int) -> None:
         """All of it is staged, then written by one write into one segment; what is refused is refused as a whole."""
-        group = Group(self._engine, batch)
+        group = Group(self._engine, batch, self._engine.rare_flags(), self._apply)
         try:
             while True:
                 if group.run(now_ms) == NEEDS_ROTATION:

@@ -53,6 +53,7 @@ _WRITES: Final = frozenset(
         wire.OP_PERSIST,
         wire.OP_CLEAR,
         wire.OP_ATOMIC,
+        wire.OP_APPLY,
     }
 )
 

@@ -3,14 +3,16 @@
 # Invariants:
 #   * batch ids of a shard rise by one and are never used again, so a late reply of a dead worker meets no batch;
 #   * `in_flight[id % capacity]` is the batch of that id while first_id <= id < next_id, NULL once it is answered;
-#   * a batch is built, then sealed, then taken by whoever sends it; from untaken_id on they are sealed and not taken;
+#   * a batch is built, then sealed, then taken by whoever sends it, in the order of `ready`;
+#   * while the shard is held, only what is express gets ready: all else is built and sealed, and waits in `withheld`;
 #   * `operations` and `bytes` count what was queued or sent and is not answered: the shard's credit.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from kio._opbatch cimport BATCH_MAGIC, Header, Operation
 from kio.frontdoor._buffer cimport (
-    Buffer, allocate, buffer_consume, buffer_free, buffer_length, buffer_reserve, release, resize,
+    Buffer, Numbers, allocate, buffer_consume, buffer_free, buffer_length, buffer_reserve, numbers_add, numbers_free,
+    release, resize,
 )
 from kio.frontdoor._call cimport Call
 from kio.frontdoor._request cimport Request
@@ -22,7 +24,8 @@ cdef struct Slot:
 
 cdef struct Batch:
     uint64_t id
-    uint64_t turn           # when it was built; sent when a later turn has begun
+    bint is_express
+    bint is_taken
     uint32_t count
     uint32_t capacity
     uint32_t answered
@@ -31,10 +34,13 @@ cdef struct Batch:
 
 cdef struct Shard:
     bint is_up
+    bint is_held            # one command alone speaks to it, see _gather.pxd
     Batch* building         # NULL when nothing is queued
+    Batch* express          # the same, of whoever holds the shard
+    Numbers ready           # ids of sealed batches that are to be taken
+    Numbers withheld        # the same, when the shard is held no more
     Buffer spare            # an empty message's memory, for the next batch
     uint64_t first_id
-    uint64_t untaken_id
     uint64_t next_id
     size_t capacity         # of in_flight, a power of 2
     Batch** in_flight
@@ -49,15 +55,14 @@ cdef inline void batch_free(Batch* batch) noexcept nogil:
         release(batch)
 
 
-cdef inline void batch_begin(Shard* shard, uint64_t turn) noexcept nogil:
+cdef inline Batch* batch_begin(Shard* shard) noexcept nogil:
     cdef Batch* batch = <Batch*>allocate(sizeof(Batch))
     memset(batch, 0, sizeof(Batch))
-    batch.turn = turn
     batch.message = shard.spare
     memset(&shard.spare, 0, sizeof(Buffer))
     buffer_reserve(&batch.message, sizeof(Header))
     batch.message.end += sizeof(Header)
-    shard.building = batch
+    return batch
 
 
 cdef inline uint32_t operation_put(Buffer* out, Operation* head, const Call* call) noexcept nogil:
@@ -84,9 +89,8 @@ cdef inline uint32_t operation_put(Buffer* out, Operation* head, const Call* cal
     return n
 
 
-cdef inline void batch_add(Shard* shard, Request* request, uint32_t position, Operation* head,
+cdef inline void batch_add(Shard* shard, Batch* batch, Request* request, uint32_t position, Operation* head,
                            const Call* call) noexcept nogil:
-    cdef Batch* batch = shard.building
     cdef Slot* slot
     cdef uint32_t n = operation_put(&batch.message, head, call)
     if batch.count == batch.capacity:
@@ -101,9 +105,8 @@ cdef inline void batch_add(Shard* shard, Request* request, uint32_t position, Op
     shard.bytes += n
 
 
-cdef inline void batch_seal(Shard* shard, uint32_t number) noexcept nogil:
-    # The batch under construction gets its id and its header and stands in flight, its message is whole.
-    cdef Batch* batch = shard.building
+cdef inline void batch_seal(Shard* shard, uint32_t number, Batch* batch) noexcept nogil:
+    # A batch under construction gets its id and its header and stands in flight, its message is whole.
     cdef Header header
     cdef Batch** wider
     cdef size_t capacity
@@ -119,7 +122,11 @@ cdef inline void batch_seal(Shard* shard, uint32_t number) noexcept nogil:
     batch.id = shard.next_id
     shard.next_id += 1
     shard.in_flight[batch.id & (shard.capacity - 1)] = batch
-    shard.building = NULL
+    if batch == shard.express:
+        shard.express = NULL
+    else:
+        shard.building = NULL
+    numbers_add(&shard.withheld if shard.is_held and not batch.is_express else &shard.ready, batch.id)
     header.magic = BATCH_MAGIC
     header.shard = number
     header.batch_id = batch.id
@@ -136,7 +143,7 @@ cdef inline void batch_taken(Shard* shard, Batch* batch) noexcept nogil:
     else:
         buffer_free(&batch.message)
     memset(&batch.message, 0, sizeof(Buffer))
-    shard.untaken_id = batch.id + 1
+    batch.is_taken = True
 
 
 cdef inline Batch* batch_find(Shard* shard, uint64_t id) noexcept nogil:
@@ -158,6 +165,9 @@ cdef inline void shard_free(Shard* shard) noexcept nogil:
     for id in range(shard.first_id, shard.next_id):
         batch_free(shard.in_flight[id & (shard.capacity - 1)])
     batch_free(shard.building)
+    batch_free(shard.express)
+    numbers_free(&shard.ready)
+    numbers_free(&shard.withheld)
     buffer_free(&shard.spare)
     release(shard.in_flight)
     shard.in_flight = NULL

@@ -21,25 +21,31 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from kio._opbatch cimport MAYBE_APPLIED, OP_ATOMIC, OP_SET
+from kio._opbatch cimport MAYBE_APPLIED, OP_ATOMIC, OP_SET, VALUE
+from kio._xxh64 cimport routed_hash, shard_of
 from kio.frontdoor._atomic cimport atomic_queue
-from kio.frontdoor._batch cimport Batch, Shard, batch_find, batch_seal, batch_taken
+from kio.frontdoor._batch cimport Batch, Shard, batch_find, batch_taken
 from kio.frontdoor._buffer cimport (
     Numbers, allocate, buffer_append, buffer_consume, buffer_free, buffer_length, live_blocks, live_bytes, numbers_add,
     numbers_free, release, resize,
 )
 from kio.frontdoor._call cimport EXPIRE_AT_MS_BITS, TTL_MS_BITS, Call
+from kio.frontdoor._commands cimport Fast, argument, fast_plan
 from kio.frontdoor._gather cimport (
     KEY_BYTES_MAX, Gather, gather_account, gather_add, gather_begin, gather_close, gather_deliver, gather_end,
-    gather_expire, gather_fail, gather_fail_shard, gather_free, gather_init, gather_key, gather_let_go, gather_may_take,
-    gather_pop_gathered, gather_set_deadline,
+    gather_expire, gather_fail, gather_fail_shard, gather_fault, gather_free, gather_hold, gather_init, gather_is_full,
+    gather_key, gather_let_go, gather_may_take, gather_pop_gathered, gather_release, gather_seal, gather_set_deadline,
 )
 from kio.frontdoor._handles cimport handle_find, handle_new, handle_take
 from kio.frontdoor._msgpack cimport Reader, load32, read_bytes
 from kio.frontdoor._native cimport *
 from kio.frontdoor._request cimport (
-    CLOSING, ENCODED, GREETING, NEW, READY, Connection, Request, request_new,
+    CLOSING, ENCODED, GREETING, NEW, READY, RESP, Connection, Request, request_new,
 )
+from kio.frontdoor._resp cimport (
+    RESP_DROPPED, RESP_EMPTY, RESP_FAULT, RESP_LINE, RESP_PARTIAL, RESP_WHOLE, incoming_clear, incoming_free, resp_read,
+)
+from kio.frontdoor._resp_reply cimport STYLE_ALL_OK, STYLE_ARRAY, STYLE_BOOL, STYLE_ECHO, STYLE_OK, STYLE_SUM
 
 from kio import errors, limits
 from kio.errors import ProtocolError
@@ -55,6 +61,10 @@ cdef enum:
     #: While all connections hold too many half frames, those that hold no more than this are spared.
     SPARED_INPUT_BYTES = 256 << 10
     OPS = 64
+    #: What an argument of RESP may have beyond a value: RESTORE's has a head and a checksum.
+    ARGUMENT_OVERHEAD_BYTES = 1024
+    #: Where `_op_counts` counts the commands of RESP that go through Python.
+    OP_COMMAND = OPS - 2
 
 cdef uint32_t FRAME_SKIP_BYTES_MAX = limits.FRAME_SKIP_BYTES_MAX
 cdef uint32_t HELLO_BYTES_MAX = limits.HELLO_BYTES_MAX
@@ -96,12 +106,16 @@ cdef class Dispatch:
     cdef Numbers _paused                  # the same
     cdef size_t _input_bytes              # of all connections
     cdef list _events
+    cdef list _texts
     cdef uint64_t[OPS] _op_counts
     cdef uint64_t _bytes_in
     cdef uint64_t _bytes_out
 
     #: True: every new request is answered Draining.
     cdef public bint draining
+    #: Who answers the commands of RESP that are not the common ones: `command(handle, connection, arguments)`, and
+    #: `split(line)`, the arguments of an inline command.
+    cdef public object commands
 
     def __cinit__(
         self,
@@ -148,8 +162,8 @@ cdef class Dispatch:
 
     # ---- connections ------------------------------------------------------------------------------------------------
 
-    def open(self) -> int:
-        """A new connection; its id is never used again. The first frame must be a hello."""
+    def open(self, bint is_resp=False) -> int:
+        """A new connection; its id is never used again. The first frame must be a hello, where it is not RESP."""
         cdef Connection* c = <Connection*>allocate(sizeof(Connection))
         memset(c, 0, sizeof(Connection))
         if self._free.count:
@@ -162,6 +176,11 @@ cdef class Dispatch:
         self._generation += 1
         c.generation = self._generation
         c.hot_shard = -1
+        c.rights = 255
+        if is_resp:
+            c.protocol = RESP
+            c.stage = READY
+            c.version = 2
         self._connections[c.index] = c
         return self._id(c)
 
@@ -178,6 +197,7 @@ cdef class Dispatch:
         self._input_bytes -= buffer_length(&c.input)
         buffer_free(&c.input)
         buffer_free(&c.output)
+        incoming_free(&c.incoming)
         gather_account(&self._gather, c)
         self._connections[c.index] = NULL
         numbers_add(&self._free, c.index)
@@ -242,6 +262,9 @@ cdef class Dispatch:
         cdef size_t n = buffer_length(&c.input)
         if c.is_paused or n <= SPARED_INPUT_BYTES:
             return 0
+        if c.protocol == RESP:
+            c.incoming.too_large = OVERLOADED
+            return self._parse_input(c)
         c.skip_bytes = 4 + load32(c.input.data + c.input.start) - n
         r.at = c.input.data + c.input.start + 4
         r.end = r.at + FRAME_HEAD_BYTES
@@ -260,6 +283,8 @@ cdef class Dispatch:
         cdef uint32_t length, elements
         cdef uint64_t id
         cdef Reader reader
+        if c.protocol == RESP:
+            return self._parse_resp(c, p, n)
         while at < n:
             left = n - at
             if c.skip_bytes:
@@ -269,10 +294,7 @@ cdef class Dispatch:
                 continue
             if c.stage == CLOSING:
                 return n
-            if not gather_may_take(&self._gather, c, 1):
-                if not c.is_paused:
-                    c.is_paused = True
-                    numbers_add(&self._paused, c.index)
+            if self._pauses(c):
                 break
             if left < 4:
                 break
@@ -300,6 +322,15 @@ cdef class Dispatch:
             self._take(c, p + at + 4, length)
             at += 4 + <size_t>length
         return at
+
+    cdef bint _pauses(self, Connection* c) noexcept:
+        # Whether no more is taken from a connection now; `resume` will see to it.
+        if gather_may_take(&self._gather, c, 1):
+            return False
+        if not c.is_paused:
+            c.is_paused = True
+            numbers_add(&self._paused, c.index)
+        return True
 
     cdef int _take(self, Connection* c, const uint8_t* p, uint32_t n) except -1:
         # One whole frame.
@@ -334,6 +365,228 @@ cdef class Dispatch:
                 gather_key(&self._gather, r, i, frame.keyspace, &frame.call)
         gather_end(&self._gather, r)
         return 0
+
+    # ---- RESP -------------------------------------------------------------------------------------------------------
+
+    cdef Py_ssize_t _parse_resp(self, Connection* c, const uint8_t* p, size_t n) except -1:
+        # As `_parse`.
+        cdef size_t at = 0
+        cdef size_t used = 0
+        cdef int found
+        while at < n:
+            if c.stage == CLOSING:
+                return n
+            if self._pauses(c):
+                break
+            found = resp_read(&c.incoming, p + at, n - at, self._gather.value_bytes_max + ARGUMENT_OVERHEAD_BYTES,
+                              self._frame_bytes_max, VALUE_TOO_LARGE, FRAME_TOO_LARGE, c.rights == 0, &used)
+            if found == RESP_FAULT:
+                self._part(c, c.incoming.fault, p + at, n - at)
+                return n
+            if found == RESP_WHOLE:
+                self._take_command(c, p + at, used)
+            elif found == RESP_LINE:
+                self._take_line(c, p + at, used)
+            elif found == RESP_DROPPED:
+                gather_fail(&self._gather, c, 0, c.incoming.too_large)
+            at += used
+            if found == RESP_PARTIAL:
+                break
+            incoming_clear(&c.incoming)
+        return at
+
+    cdef int _part(self, Connection* c, const char* fault, const uint8_t* p, size_t n) except -1:
+        # A connection that does not speak RESP is told so, as RESP says it, and ends.
+        cdef str reason = (<bytes>fault).decode()
+        cdef bytes beginning = PyBytes_FromStringAndSize(<const char*>p, <Py_ssize_t>(n if n < 32 else 32))
+        self._events.append(Refused(self._id(c), f"this is not RESP: {reason}", beginning))
+        cdef Request* r = gather_begin(&self._gather, c, 0, CODES, 0, 0, False, 0)
+        c.stage = CLOSING
+        self._answer(r, ENCODED, f"-ERR Protocol error: {reason}\r\n".encode())
+        return 0
+
+    cdef int _take_command(self, Connection* c, const uint8_t* p, size_t n) except -1:
+        # One whole command: one of the common ones, or it goes through Python.
+        cdef Fast f
+        cdef uint32_t i, length
+        cdef const uint8_t* data
+        if not c.is_slow and not self.draining and fast_plan(&f, &c.incoming, p) and self._fits(c, &f, p):
+            return self._queue(c, &f, p, n)
+        arguments = []
+        for i in range(c.incoming.count):
+            data = argument(&c.incoming, p, i, &length)
+            arguments.append(PyBytes_FromStringAndSize(<const char*>data, length))
+        return self._command(c, arguments, n)
+
+    cdef int _take_line(self, Connection* c, const uint8_t* p, size_t n) except -1:
+        # An inline command.
+        cdef bytes line = PyBytes_FromStringAndSize(<const char*>p, c.incoming.line)
+        arguments = self.commands.split(line)
+        if arguments is None:
+            return self._part(c, b"unbalanced quotes in request", p, n)
+        return self._command(c, arguments, n) if arguments else 0
+
+    cdef bint _fits(self, Connection* c, Fast* f, const uint8_t* p) noexcept:
+        # Whether a command on several keys that writes can be done as a whole: else it is Python's to say why not.
+        cdef Call call = f.call
+        cdef uint32_t i
+        cdef size_t n = 0
+        if f.keys < 2 or f.style != STYLE_ALL_OK:
+            return True
+        for i in range(f.keys):
+            call.key = argument(&c.incoming, p, f.first + i * f.step, &call.key_length)
+            call.value = argument(&c.incoming, p, f.first + i * f.step + 1, &call.value_length)
+            n += call.key_length + call.value_length + 64
+            if gather_fault(&self._gather, &call):
+                return False
+        for i in range(self._gather.shard_count):
+            if not self._gather.shards[i].is_up or gather_is_full(&self._gather, &self._gather.shards[i], n):
+                return False
+        return True
+
+    cdef int _queue(self, Connection* c, Fast* f, const uint8_t* p, size_t n) except -1:
+        # One of the common commands.
+        cdef bint is_batch = f.keys > 1 or f.style == STYLE_ARRAY
+        cdef Request* r
+        cdef uint32_t i
+        self._op_counts[f.call.op + (16 if is_batch else 0)] += 1
+        r = gather_begin(&self._gather, c, 0, f.call.op, 0, <uint32_t>n, is_batch, f.keys)
+        r.style = f.style
+        r.flags = f.call.flags
+        if f.style == STYLE_SUM and not is_batch:
+            r.style = STYLE_BOOL
+        elif f.style == STYLE_ALL_OK and not is_batch:
+            r.style = STYLE_OK
+        if f.keys == 0:
+            r.status = VALUE
+            if f.style == STYLE_ECHO:
+                buffer_append(&r.payload, f.call.key, f.call.key_length)
+                c.held_bytes += f.call.key_length
+        for i in range(f.keys):
+            f.call.key = argument(&c.incoming, p, f.first + i * f.step, &f.call.key_length)
+            if f.style == STYLE_ALL_OK:
+                f.call.value = argument(&c.incoming, p, f.first + i * f.step + 1, &f.call.value_length)
+            gather_key(&self._gather, r, i, c.keyspace, &f.call)
+        gather_end(&self._gather, r)
+        return 0
+
+    cdef int _command(self, Connection* c, list arguments, size_t n) except -1:
+        # A command that Python answers, at once or later; `commands` may call what it likes of this class but `feed`,
+        # `close` and `resume`.
+        cdef Request* r
+        self._op_counts[OP_COMMAND] += 1
+        r = gather_begin(&self._gather, c, 0, OP_COMMAND, 0, <uint32_t>n, False, 0)
+        handle_new(&self._gather.handles, r)
+        self.commands.command(r.handle, self._id(c), arguments)
+        return 0
+
+    def run(self, uint64_t handle, list operations, uint8_t keyspace, bint is_express=False, uint32_t limit_ms=0) -> None:
+        """Queue operations for a command, all at this point of the order; the results come as one `Gathered`.
+
+        Args:
+            operations: (op, key, flags, value, shard, keyspace) each, as kio.commands.ops.Operation; what is for all
+                shards stands there once for each.
+            is_express: the shards are held, by this command.
+            limit_ms: after so long what was not answered fails with Timeout; 0 is never.
+        Raises:
+            IndexError: when a shard does not exist.
+        """
+        cdef uint32_t i = 0
+        cdef Request* r
+        cdef Call call
+        cdef bytes key, value
+        cdef int shard
+        if handle_find(&self._gather.handles, handle) == NULL:
+            return
+        for operation in operations:
+            if operation[4] >= <int>self._gather.shard_count:
+                raise IndexError(f"an operation for shard {operation[4]}, of {self._gather.shard_count}")
+        r = request_new(OP_COMMAND, True, <uint32_t>len(operations))
+        r.is_fan_out = True
+        r.is_express = is_express
+        r.handle = handle
+        r.turn = self._gather.turn
+        r.pending = 1
+        gather_set_deadline(&self._gather, r, self._gather.now_ms + limit_ms if limit_ms else 0)
+        memset(&call, 0, sizeof(Call))
+        for op, key, flags, value, shard, other in operations:
+            call.op = op
+            call.flags = flags
+            call.key = <const uint8_t*><const char*>key
+            call.key_length = <uint32_t>len(key)
+            call.value = <const uint8_t*><const char*>value
+            call.value_length = <uint32_t>len(value)
+            r.results[i].op = call.op
+            r.results[i].flags = call.flags
+            r.is_write |= is_write(call.op) or call.op >= OP_ATOMIC
+            if shard < 0:
+                gather_key(&self._gather, r, i, keyspace if other is None else other, &call)
+            else:
+                gather_add(&self._gather, r, i, shard, keyspace if other is None else other, 0, &call)
+            i += 1
+        gather_end(&self._gather, r)
+
+    def shard_of(self, bytes key not None, uint8_t keyspace) -> int:
+        """The shard that a key is of."""
+        return shard_of(routed_hash(<const uint8_t*><const char*>key, len(key), self._gather.seed, keyspace),
+                        self._gather.shard_count)
+
+    def hash_of(self, bytes key not None, uint8_t keyspace) -> int:
+        """The routed hash of a key."""
+        return routed_hash(<const uint8_t*><const char*>key, len(key), self._gather.seed, keyspace)
+
+    def hold(self, shards) -> None:
+        """From now on only express operations reach these shards, behind what was queued before."""
+        for number in shards:
+            self._check(number)
+            gather_hold(&self._gather, number)
+
+    def release(self, shards) -> None:
+        """The contrary of `hold`."""
+        for number in shards:
+            self._check(number)
+            gather_release(&self._gather, number)
+
+    def may_take(self, shards) -> bool:
+        """Whether these shards are up, and take more operations."""
+        cdef uint32_t number
+        for number in shards:
+            self._check(number)
+            if not self._gather.shards[number].is_up or gather_is_full(&self._gather, &self._gather.shards[number], 0):
+                return False
+        return True
+
+    def tune(self, uint64_t connection, *, keyspace=None, version=None, slow=None, waiting=None, silent=None,
+             skips_reply=None, rights=None) -> None:
+        """What a command has changed of its RESP connection.
+
+        Args:
+            slow: every command of it goes through Python.
+            waiting: no more is taken from it, until this is said to be over.
+            silent, skips_reply: it wants no replies; none to its next command.
+            rights: 0: it is a stranger, and long commands of it are refused.
+        Raises:
+            KeyError: when the connection is not open.
+        """
+        cdef Connection* c = self._find(connection)
+        if keyspace is not None:
+            c.keyspace = keyspace
+        if version is not None:
+            c.version = version
+        if slow is not None:
+            c.is_slow = slow
+        if waiting is not None:
+            c.is_waiting = waiting
+        if silent is not None:
+            c.is_silent = silent
+        if skips_reply is not None:
+            c.skips_reply = skips_reply
+        if rights is not None:
+            c.rights = rights
+
+    def finish(self, uint64_t connection) -> None:
+        """Take nothing more from a connection; it is to be closed when all is said."""
+        self._find(connection).stage = CLOSING
 
     cdef int _refuse(self, Connection* c, str reason, const uint8_t* p, size_t n) except -1:
         cdef Request* r
@@ -386,6 +639,14 @@ cdef class Dispatch:
             r.connection.version = version
         self.answer(handle, result)
 
+    def tell_errors(self, list texts) -> None:
+        """How RESP tells errors: (code, prefix, text, is_fixed) of each."""
+        self._texts = texts
+        for code, prefix, text, is_fixed in texts:
+            self._gather.error_texts[<int>code].prefix = <const char*>(<bytes>prefix)
+            self._gather.error_texts[<int>code].text = <const char*>(<bytes>text)
+            self._gather.error_texts[<int>code].is_fixed = is_fixed
+
     def fail(self, uint64_t handle, uint8_t code, str message="", bint maybe_applied=False) -> None:
         """Answer a rare operation with an error; an empty `message` stands for the error's own text.
 
@@ -435,6 +696,7 @@ cdef class Dispatch:
         call.value = <const uint8_t*><const char*>value
         call.value_length = <uint32_t>len(value)
         for i in range(r.count):
+            r.results[i].op = op
             gather_add(&self._gather, r, i, shards[i], keyspace, 0, &call)
         gather_end(&self._gather, r)
 
@@ -461,12 +723,14 @@ cdef class Dispatch:
     def has_news(self) -> bool:
         """Whether `take_events`, `take_batches` or `outputs` has something to give."""
         cdef uint32_t number
+        cdef Shard* shard
         if self._events or self._gather.gathered != NULL or self._gather.handles.dropped.count:
             return True
         if self._gather.dirty.count:
             return True
         for number in range(self._gather.shard_count):
-            if self._gather.shards[number].building != NULL:
+            shard = &self._gather.shards[number]
+            if shard.express != NULL or shard.ready.count or (shard.building != NULL and not shard.is_held):
                 return True
         return False
 
@@ -475,19 +739,19 @@ cdef class Dispatch:
     def take_batches(self) -> list:
         """(shard, batch message) for all that was queued since the last call; from here on it counts as sent."""
         cdef uint32_t number
-        cdef uint64_t id
+        cdef size_t i
         cdef Shard* shard
         cdef Batch* batch
         cdef list batches = []
         for number in range(self._gather.shard_count):
             shard = &self._gather.shards[number]
-            if shard.building != NULL:
-                batch_seal(shard, number)
-            for id in range(shard.untaken_id, shard.next_id):
-                batch = batch_find(shard, id)
+            gather_seal(&self._gather, number)
+            for i in range(shard.ready.count):
+                batch = batch_find(shard, shard.ready.data[i])
                 batches.append((number, PyBytes_FromStringAndSize(
                     <const char*>batch.message.data + batch.message.start, buffer_length(&batch.message))))
                 batch_taken(shard, batch)
+            shard.ready.count = 0
         if batches:
             self._gather.turn += 1
         return batches
@@ -628,7 +892,7 @@ cdef class Dispatch:
     def has_half_frame(self, uint64_t connection) -> bool:
         """Whether the connection owes the rest of a frame."""
         cdef Connection* c = self._find(connection)
-        return c.skip_bytes > 0 or (buffer_length(&c.input) > 0 and not c.is_paused)
+        return c.skip_bytes > 0 or c.incoming.too_large or (buffer_length(&c.input) > 0 and not c.is_paused)
 
     def in_flight(self, uint64_t connection) -> tuple:
         """(requests, bytes of their frames) of a connection that are not answered."""

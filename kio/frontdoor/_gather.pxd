@@ -10,7 +10,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from kio._opbatch cimport (
-    ERROR, MAYBE_APPLIED, NUMBER, OP_ATOMIC, REPLIES_MAGIC, VALUE, VERSIONED, Entry, Header, Operation,
+    ERROR, MAYBE_APPLIED, NUMBER, OP_ATOMIC, OP_RARE, REPLIES_MAGIC, VALUE, VERSIONED, Entry, Header, Operation,
 )
 from kio._xxh64 cimport routed_hash, shard_of
 from kio.frontdoor._answer cimport is_answer, read_answers
@@ -26,8 +26,9 @@ from kio.frontdoor._native cimport (
     CODES, INTERNAL_ERROR, KEY_EMPTY, KEY_TOO_LARGE, OP_MANY, OVERLOADED, REPLY_TOO_LARGE, SHARD_DOWN, TIMEOUT,
     VALUE_TOO_LARGE, Text, is_write, put_reply,
 )
+from kio.frontdoor._resp_reply cimport ErrorText, put_resp
 from kio.frontdoor._request cimport (
-    GREETING, PENDING, WHEEL_BUCKETS, WHEEL_SHIFT, Connection, Request, Result, Wheel, queue_pop, queue_push,
+    GREETING, PENDING, RESP, WHEEL_BUCKETS, WHEEL_SHIFT, Connection, Request, Result, Wheel, queue_pop, queue_push,
     request_leave, request_new, wheel_add, wheel_remove,
 )
 
@@ -53,6 +54,7 @@ cdef struct Gather:
     size_t reply_bytes_max
     size_t unsent_bytes_max
     Text texts[CODES]           # of errors, where an answer brings none
+    ErrorText error_texts[CODES]    # of RESP
     # Changed by requests and answers.
     Shard* shards
     Wheel wheel
@@ -76,7 +78,7 @@ cdef inline void gather_init(Gather* g, uint32_t shards) noexcept nogil:
     memset(g.shards, 0, shards * sizeof(Shard))
     for i in range(shards):
         g.shards[i].is_up = True
-        g.shards[i].first_id = g.shards[i].next_id = g.shards[i].untaken_id = 1
+        g.shards[i].first_id = g.shards[i].next_id = 1
     g.turn = 1
 
 
@@ -100,7 +102,10 @@ cdef inline bint gather_is_too_much(Gather* g, Connection* c, uint32_t length) n
 cdef inline void gather_reply(Gather* g, Connection* c, Request* r, const uint8_t* payload,
                               uint32_t length) noexcept nogil:
     # The head of the queue leaves it as bytes.
-    put_reply(&c.output, r, payload, length, g.texts, g.errors)
+    if c.protocol == RESP:
+        put_resp(&c.output, r, c.version, payload, length, g.error_texts, g.errors)
+    else:
+        put_reply(&c.output, r, payload, length, g.texts, g.errors)
     r.is_answered = True
     wheel_remove(&g.wheel, r)
     queue_pop(c)
@@ -165,6 +170,9 @@ cdef inline void gather_settle(Gather* g, Request* r, uint32_t position, uint8_t
         # A write that was to answer with the old value was applied; it must not be taken for one that was not.
         status = REPLY_TOO_LARGE | (MAYBE_APPLIED if r.is_write else 0)
         length = 0
+    elif length and r.is_fan_out and buffer_length(&r.payload) and buffer_length(&r.payload) + length > g.reply_bytes_max:
+        status = REPLY_TOO_LARGE
+        length = 0
     if not r.is_batch:
         r.status = status
         if r.pending == 0 and c.head == r:
@@ -204,6 +212,8 @@ cdef inline Request* gather_begin(Gather* g, Connection* c, uint64_t id, uint8_t
     r.bytes = n
     r.pending = 1
     r.is_write = is_write(op)
+    r.is_silent = c.is_silent or c.skips_reply
+    c.skips_reply = False
     gather_set_deadline(g, r, g.now_ms + deadline_ms if deadline_ms else 0)
     queue_push(c, r)
     g.requests += 1
@@ -223,31 +233,43 @@ cdef inline void gather_fail(Gather* g, Connection* c, uint64_t id, uint8_t stat
     gather_end(g, r)
 
 
+cdef inline bint gather_is_full(Gather* g, Shard* shard, size_t n) noexcept nogil:
+    # Whether a shard has so much in flight that `n` bytes more are refused.
+    return shard.operations and (shard.operations >= g.shard_operations_max or shard.bytes + n > g.shard_bytes_max)
+
+
 cdef inline void gather_add(Gather* g, Request* r, uint32_t position, uint32_t number, uint8_t keyspace, uint64_t hash,
                             const Call* call) noexcept nogil:
     # Queue one operation for a shard, or answer it at once.
     cdef Shard* shard = &g.shards[number]
+    cdef Batch* batch
     cdef Operation head
     cdef size_t n = sizeof(Operation) + call.key_length + call.argument_bytes + call.value_length
     r.pending += 1
     if not shard.is_up:
         gather_settle(g, r, position, SHARD_DOWN, NULL, 0)
         return
-    if shard.operations and (shard.operations >= g.shard_operations_max or shard.bytes + n > g.shard_bytes_max):
+    if not r.is_express and gather_is_full(g, shard, n):
         gather_settle(g, r, position, OVERLOADED, NULL, 0)
         return
-    if shard.building != NULL and (shard.building.count >= BATCH_OPERATIONS_MAX
-                                   or buffer_length(&shard.building.message) + n > BATCH_BYTES_MAX):
-        batch_seal(shard, number)
-    if shard.building == NULL:
-        batch_begin(shard, g.turn)
+    batch = shard.express if r.is_express else shard.building
+    if batch != NULL and (batch.count >= BATCH_OPERATIONS_MAX or buffer_length(&batch.message) + n > BATCH_BYTES_MAX):
+        batch_seal(shard, number, batch)
+        batch = NULL
+    if batch == NULL:
+        batch = batch_begin(shard)
+        batch.is_express = r.is_express
+        if r.is_express:
+            shard.express = batch
+        else:
+            shard.building = batch
     head.keyspace = keyspace
     head.hash = hash
     head.deadline = 0
     if r.deadline:
         head.deadline = <uint32_t>r.deadline
         head.deadline = head.deadline if head.deadline else 1
-    batch_add(shard, r, position, &head, call)
+    batch_add(shard, batch, r, position, &head, call)
     if r.connection != NULL and (2 * shard.operations > g.shard_operations_max or 2 * shard.bytes > g.shard_bytes_max):
         r.connection.hot_shard = <int>number
 
@@ -277,7 +299,7 @@ cdef inline void gather_key(Gather* g, Request* r, uint32_t position, uint8_t ke
 cdef inline bint gather_may_take(Gather* g, Connection* c, int divisor) noexcept nogil:
     # Whether a connection is within the soft bounds divided by `divisor`: a paused one is resumed well below them.
     cdef Shard* shard
-    if c.stage == GREETING:
+    if c.stage == GREETING or c.is_waiting:
         return False
     if c.requests * divisor >= g.connection_requests_max:
         return False
@@ -304,6 +326,35 @@ cdef inline void gather_close(Gather* g, Connection* c) noexcept nogil:
         if r.handle:
             handle_drop(&g.handles, r)
         request_leave(r)
+
+
+# --- shards of which one command has all the attention: it needs answers before it can say what else is to be done
+
+
+cdef inline void gather_seal(Gather* g, uint32_t number) noexcept nogil:
+    # What was queued for a shard gets its place in the order.
+    cdef Shard* shard = &g.shards[number]
+    if shard.express != NULL:
+        batch_seal(shard, number, shard.express)
+    if shard.building != NULL:
+        batch_seal(shard, number, shard.building)
+
+
+cdef inline void gather_hold(Gather* g, uint32_t number) noexcept nogil:
+    # From here on only what is express reaches the shard; what was queued before goes first.
+    gather_seal(g, number)
+    g.shards[number].is_held = True
+
+
+cdef inline void gather_release(Gather* g, uint32_t number) noexcept nogil:
+    # What was queued meanwhile comes behind what was express.
+    cdef Shard* shard = &g.shards[number]
+    cdef size_t i
+    gather_seal(g, number)
+    shard.is_held = False
+    for i in range(shard.withheld.count):
+        numbers_add(&shard.ready, shard.withheld.data[i])
+    shard.withheld.count = 0
 
 
 # --- deadlines
@@ -351,12 +402,17 @@ cdef inline void gather_expire(Gather* g) noexcept nogil:
 # --- what comes from the shards
 
 
-cdef inline bint gather_is_answer(Request* r, uint8_t status, const uint8_t* payload, uint32_t length) noexcept nogil:
+cdef inline bint gather_is_answer(Request* r, uint32_t position, uint8_t status, const uint8_t* payload,
+                                  uint32_t length) noexcept nogil:
     # Whether a worker may give this answer to an operation of this request.
+    cdef Result* result
     if status >= ERROR:
         return (status & <uint8_t>~MAYBE_APPLIED) >= ERROR
     if r.is_fan_out:
-        return status == VALUE or status == NUMBER
+        result = &r.results[position]
+        if result.op >= OP_RARE:
+            return status == VALUE or (status == NUMBER and length == 8)
+        return is_answer(result.op, result.flags, status, length)
     if r.op == OP_ATOMIC:
         return status == VALUE and read_answers(r, payload, length)
     return is_answer(r.op & <uint8_t>~OP_MANY, r.flags, status, length)
@@ -377,9 +433,9 @@ cdef inline const char* gather_deliver(Gather* g, const uint8_t* p, size_t n) no
     if header.magic != REPLIES_MAGIC or header.shard >= g.shard_count:
         return "begin with another magic number or shard"
     shard = &g.shards[header.shard]
-    if header.batch_id >= shard.untaken_id:
-        return "answer a batch that was never sent"
     batch = batch_find(shard, header.batch_id)
+    if header.batch_id >= shard.next_id or (batch != NULL and not batch.is_taken):
+        return "answer a batch that was never sent"
     if batch == NULL:
         g.late += header.count
         return NULL
@@ -412,7 +468,7 @@ cdef inline void gather_take_entry(Gather* g, Shard* shard, Batch* batch, Entry*
     shard.bytes -= slot.bytes
     if r.is_answered:
         g.late += 1
-    elif not gather_is_answer(r, entry.status, payload, entry.payload_length):
+    elif not gather_is_answer(r, slot.position, entry.status, payload, entry.payload_length):
         gather_settle(g, r, slot.position, INTERNAL_ERROR | (MAYBE_APPLIED if r.is_write else 0), NULL, 0)
         return
     gather_settle(g, r, slot.position, entry.status, payload, entry.payload_length)
@@ -428,7 +484,7 @@ cdef inline void gather_fail_batch(Gather* g, Batch* batch) noexcept nogil:
         r = batch.slots[i].request
         if r != NULL:
             status = SHARD_DOWN
-            if r.is_write and batch.turn != g.turn:
+            if r.is_write and batch.is_taken:
                 status |= MAYBE_APPLIED
             gather_settle(g, r, batch.slots[i].position, status, NULL, 0)
     batch_free(batch)
@@ -442,8 +498,10 @@ cdef inline void gather_fail_shard(Gather* g, uint32_t number) noexcept nogil:
     for id in range(shard.first_id, shard.next_id):
         gather_fail_batch(g, batch_find(shard, id))
     gather_fail_batch(g, shard.building)
-    shard.building = NULL
-    shard.first_id = shard.untaken_id = shard.next_id
+    gather_fail_batch(g, shard.express)
+    shard.building = shard.express = NULL
+    shard.ready.count = shard.withheld.count = 0
+    shard.first_id = shard.next_id
     shard.operations = 0
     shard.bytes = 0
 

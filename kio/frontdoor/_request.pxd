@@ -11,6 +11,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from kio.frontdoor._buffer cimport Buffer, allocate, buffer_free, buffer_length, release
+from kio.frontdoor._resp cimport Incoming
 
 cdef enum:
     #: `Result.status` of an operation that is under way; no status on the wire is this one.
@@ -45,6 +46,9 @@ cdef struct Request:
     uint8_t op
     uint8_t flags           # as in opbatch.py
     uint8_t status          # of a request that is not a batch
+    uint8_t style           # how RESP tells its result, see _resp_reply.pxd
+    bint is_silent          # nothing is told of it
+    bint is_express         # its operations go to shards that are held, see _batch.pxd
     bint is_batch           # it has results, one for each operation; else it is one operation, or none
     bint is_answered
     bint is_write
@@ -58,11 +62,23 @@ ctypedef enum Stage:
     READY
     CLOSING                 # nothing is taken any more; closed when all is answered and flushed
 
+ctypedef enum Protocol:
+    NATIVE
+    RESP
+
 cdef struct Connection:
     uint32_t index
     uint32_t generation
     Stage stage
+    Protocol protocol
     uint8_t version         # of the protocol, as its hello was answered
+    uint8_t keyspace        # of RESP, as it was selected
+    uint8_t rights          # what it may do: RIGHT_READ and so on
+    bint is_slow            # every command of it goes through Python
+    bint is_waiting         # nothing is taken until Python has brought a command to its end
+    bint is_silent          # it wants no replies
+    bint skips_reply        # nor one to its next command
+    Incoming incoming       # of RESP: the command whose bytes have not all come
     bint is_paused          # not read until `resume` says so
     bint is_dirty           # stands in the list of connections with new output
     int hot_shard           # the shard beyond its soft bound that paused it, -1 if none
