@@ -57,3 +57,8 @@ def routed_hash(key: bytes, seed: int, keyspace: int = 0) -> int:
 def shard_of(routed: int, shards: int) -> int:
     """The shard, 0 to `shards` - 1, of a key with this routed hash."""
     return ((routed >> 32) * shards) >> 32
+
+
+def value_digest(value: bytes) -> bytes:
+    """What tells one value from another in a few bytes: XXH3-64, as 16 lower-case hexadecimal digits."""
+    return xxhash.xxh3_64_hexdigest(value).encode()

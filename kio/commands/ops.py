@@ -1,9 +1,10 @@
 """The operations that plans are made of, and their results.
 
 A plan is a generator. It yields a list of what is to be done at one moment: nothing that goes through the same front
-door comes in between, on whatever shards the keys are. It gets the list of results, and returns the reply of its command.
-Where it yields a second time, the table says so of its command (`moments`), and the shards of its keys do nothing for
-others from its first moment to its last. An operation that fails throws its error into the plan.
+door comes in between, on whatever shards the keys are. It gets the list of results, and returns the reply of its
+command. Where it yields a second time, the table says so of its command (`moments`): the shards of its first moment do
+nothing for others until its last, and the first moment names every key that a later one touches. An operation that
+fails throws its error into the plan.
 
     operation       result
     get             bytes or None                       count       int, over all shards
@@ -118,6 +119,13 @@ def incr(key: bytes, delta: int) -> Operation:
 def append(key: bytes, value: bytes) -> Operation:
     """Put bytes behind the value."""
     return Operation(wire.OP_APPEND, key, value=value)
+
+
+def expire(key: bytes, *, ttl_ms: int = 0, expire_at_ms: int = 0) -> Operation:
+    """Give it an expiry, by one of the two; one that has passed removes it."""
+    if ttl_ms:
+        return Operation(wire.OP_EXPIRE, key, wire.TTL, _U64.pack(ttl_ms))
+    return Operation(wire.OP_EXPIRE, key, wire.EXPIRE_AT, _U64.pack(expire_at_ms))
 
 
 def persist(key: bytes) -> Operation:
