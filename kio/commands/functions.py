@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kio.commands import strings
+from kio.commands import bitfield, bits, strings
 from kio.commands.state import REGISTER
 
-__all__ = ["REGISTER", "strings"]
+__all__ = ["REGISTER", "bitfield", "bits", "strings"]

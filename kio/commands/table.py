@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
+from kio.commands import plans_bits as bits
 from kio.commands import plans_strings as strings
 from kio.commands.replies import Implementation
 
@@ -80,4 +81,23 @@ _STRINGS: Final = (
     _command("delex", -2, "write fast", _ONE, "string", "Remove a key where a condition holds.", strings.delex),
 )
 
-TABLE: Final[Mapping[str, Command]] = {command.name: command for command in _STRINGS}
+_BITS: Final = (
+    _command("getbit", 3, _READ, _ONE, "bitmap", "One bit of a value.", bits.getbit),
+    _command("setbit", 4, _SLOW_WRITE, _ONE, "bitmap", "Write one bit of a value.", bits.setbit),
+    _command("bitcount", -2, "readonly", _ONE, "bitmap", "How many bits are 1.", bits.bitcount),
+    _command("bitpos", -3, "readonly", _ONE, "bitmap", "Where the first bit of a kind stands.", bits.bitpos),
+    _command(
+        "bitop",
+        -4,
+        _SLOW_WRITE,
+        (2, -1, 1),
+        "bitmap",
+        "Combine the bits of values into another.",
+        bits.bitop,
+        moments=2,
+    ),
+    _command("bitfield", -2, _SLOW_WRITE, _ONE, "bitmap", "Integers of any width in a value.", bits.bitfield),
+    _command("bitfield_ro", -2, _READ, _ONE, "bitmap", "Read integers of any width.", bits.bitfield_ro),
+)
+
+TABLE: Final[Mapping[str, Command]] = {command.name: command for command in (*_STRINGS, *_BITS)}
