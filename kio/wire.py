@@ -144,8 +144,13 @@ OP_PING: Final = 36
 OP_ATOMIC: Final = 37
 OP_SEAL: Final = 38
 OP_COMPACT: Final = 39
-#: Between a front door and a shard only: a function of kio.commands on a key.
+# Between a front door and a shard only.
+#: A function of kio.commands on a key.
 OP_APPLY: Final = 40
+#: Take a checkpoint soon.
+OP_CHECKPOINT: Final = 41
+#: Nothing, but answered when all that was written before is on the disk.
+OP_SYNC: Final = 42
 
 TTL: Final = 1
 EXPIRE_AT: Final = 2

@@ -14,6 +14,7 @@ fails throws its error into the plan.
       with_old      bytes or None
     delete          True or False                       expire      True, False where the key is absent
       with_old      bytes or None                       persist     True, False where there was no expiry
+    version         (epoch, LSN) or None
     exists          True or False                       ttl         ms, -1 never, None where the key is absent
     incr            int                                 append      int, the length
 """
@@ -111,6 +112,11 @@ def exists(key: bytes, keyspace: int | None = None) -> Operation:
     return Operation(wire.OP_EXISTS, key, keyspace=keyspace)
 
 
+def version(key: bytes, keyspace: int | None = None) -> Operation:
+    """The version of its record, (epoch, LSN), or None."""
+    return Operation(wire.OP_EXISTS, key, wire.WITH_VERSION, keyspace=keyspace)
+
+
 def incr(key: bytes, delta: int) -> Operation:
     """Add an integer of 64 bits."""
     return Operation(wire.OP_INCR, key, value=_I64.pack(delta))
@@ -181,10 +187,12 @@ def result_of(operation: Operation, status: int, payload: bytes) -> Any:
         return _I64.unpack(payload)[0]
     if status == opbatch.VERSIONED:
         epoch, lsn = _VERSION.unpack_from(payload)
+        if op == wire.OP_EXISTS:
+            return epoch, lsn
         (expire_at_ms,) = _I64.unpack_from(payload, _VERSION.size)
         return Entry(payload[_VERSION.size + _I64.size :], epoch, lsn, expire_at_ms)
     if status == opbatch.ABSENT:
-        is_value = op in (wire.OP_GET, wire.OP_TTL) or operation.flags & wire.WITH_OLD
+        is_value = op in (wire.OP_GET, wire.OP_TTL) or operation.flags & (wire.WITH_OLD | wire.WITH_VERSION)
         return None if is_value else False
     if status == opbatch.UNMET:
         return False if op == wire.OP_PERSIST else UNMET

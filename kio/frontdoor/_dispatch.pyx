@@ -33,7 +33,7 @@ from kio.frontdoor._call cimport EXPIRE_AT_MS_BITS, TTL_MS_BITS, Call
 from kio.frontdoor._commands cimport Fast, argument, fast_plan
 from kio.frontdoor._gather cimport (
     KEY_BYTES_MAX, Gather, gather_account, gather_add, gather_begin, gather_close, gather_deliver, gather_end,
-    gather_expire, gather_fail, gather_fail_shard, gather_fault, gather_free, gather_hold, gather_init, gather_is_full,
+    gather_expire, gather_fail, gather_fail_shard, gather_fault, gather_free, gather_hold, gather_init, gather_is_full, gather_is_too_much,
     gather_key, gather_let_go, gather_may_take, gather_pop_gathered, gather_release, gather_seal, gather_set_deadline,
 )
 from kio.frontdoor._handles cimport handle_find, handle_new, handle_take
@@ -155,10 +155,21 @@ cdef class Dispatch:
         for i in range(self._connection_capacity):
             if self._connections[i] != NULL:
                 self._close(self._connections[i])
+        self._end_all()
         gather_free(&self._gather)
         release(self._connections)
         numbers_free(&self._free)
         numbers_free(&self._paused)
+
+    cdef void _end_all(self) noexcept:
+        # The handles that are nobody's request.
+        cdef uint64_t place
+        cdef Request* r
+        for place in range(self._gather.handles.capacity):
+            r = self._gather.handles.requests[place]
+            if r != NULL and r.connection == NULL:
+                handle_take(&self._gather.handles, r)
+                gather_let_go(r)
 
     # ---- connections ------------------------------------------------------------------------------------------------
 
@@ -526,6 +537,20 @@ cdef class Dispatch:
             i += 1
         gather_end(&self._gather, r)
 
+    def begin(self) -> int:
+        """A handle that is nobody's request, for operations that are to be done whatever becomes of who asked."""
+        cdef Request* r = request_new(OP_COMMAND, False, 0)
+        r.pending = 1
+        handle_new(&self._gather.handles, r)
+        return r.handle
+
+    def end(self, uint64_t handle) -> None:
+        """Give back what `begin` gave."""
+        cdef Request* r = handle_find(&self._gather.handles, handle)
+        if r != NULL:
+            handle_take(&self._gather.handles, r)
+            gather_let_go(r)
+
     def shard_of(self, bytes key not None, uint8_t keyspace) -> int:
         """The shard that a key is of."""
         return shard_of(routed_hash(<const uint8_t*><const char*>key, len(key), self._gather.seed, keyspace),
@@ -584,6 +609,12 @@ cdef class Dispatch:
         if rights is not None:
             c.rights = rights
 
+    def mute(self, uint64_t connection, bint is_silent) -> None:
+        """Whether the command that came last on a connection is to be answered with nothing at all."""
+        cdef Connection* c = self._find(connection)
+        if c.tail != NULL and c.head != NULL:
+            c.tail.is_silent = is_silent
+
     def finish(self, uint64_t connection) -> None:
         """Take nothing more from a connection; it is to be closed when all is said."""
         self._find(connection).stage = CLOSING
@@ -629,6 +660,9 @@ cdef class Dispatch:
         if r == NULL:
             return
         handle_take(&self._gather.handles, r)
+        if r.connection.protocol == RESP and gather_is_too_much(&self._gather, r.connection, <uint32_t>len(result)):
+            self._answer(r, REPLY_TOO_LARGE | (MAYBE_APPLIED if r.is_write else 0), b"")
+            return
         self._answer(r, ENCODED, result)
 
     def greet(self, uint64_t handle, bytes result, uint8_t version) -> None:

@@ -1,0 +1,367 @@
+"""Commands that the kernel leaves to Python: looked up, checked, run, answered.
+
+Whoever is no stranger may run what its user's rights allow; a stranger may say who it is, and leave. Within MULTI a
+command is checked and kept; EXEC runs them (transactions.py).
+Invariants: each command is answered once; whatever it raises is its own error, never that of its connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, Final
+
+from kio import errors, limits, log
+from kio.clock import monotonic_s, wall_ms
+from kio.commands import ops
+from kio.commands.arguments import wrong_arity
+from kio.commands.error_texts import text_of
+from kio.commands.ops import Operation
+from kio.commands.replies import CommandError
+from kio.commands.catalog import COMMANDS
+from kio.commands.table import Command
+from kio.errors import InternalError, KioError
+from kio.frontdoor._dispatch import Dispatch
+from kio.frontdoor.events import Gathered
+from kio.frontdoor.resp import inline, transactions
+from kio.frontdoor.resp.encoding import encode, encode_error
+from kio.frontdoor.resp.jobs import Job, Jobs
+from kio.frontdoor.resp.sessions import Queued, Session, Sessions
+
+#: What a stranger may run.
+_FOR_STRANGERS: Final = frozenset(("auth", "hello", "quit", "reset"))
+#: What is run at once within MULTI.
+_NOT_QUEUED: Final = frozenset(("exec", "discard", "multi", "watch", "quit", "reset"))
+_QUEUED_BYTES_MAX: Final = limits.CONNECTION_BYTES_MAX
+_SHOWN_BYTES_MAX: Final = 128
+
+_log = log.Log(__name__)
+
+
+class CommandContext:
+    """Where a plan runs (kio.commands.replies.Context)."""
+
+    __slots__ = ("keyspace", "now_ms", "shards")
+
+    def __init__(self, shards: int, keyspace: int) -> None:
+        self.shards = shards
+        self.keyspace = keyspace
+        self.now_ms = wall_ms()
+
+
+#: A command that is about the connection or the daemon: (session, arguments) -> its reply, or a plan.
+Own = Callable[[Session, list[bytes]], Any]
+
+
+class Runner:
+    """The commands of one front door.
+
+    Args:
+        dispatch: the door's; this becomes its `commands`.
+        shards: how many there are.
+
+    Attributes:
+        own: the commands that are not in the files of kio.commands, by name; filled by who makes this.
+        sessions: of all RESP connections.
+    """
+
+    def __init__(self, dispatch: Dispatch, shards: int) -> None:
+        # Set once.
+        self._dispatch = dispatch
+        self._shards = shards
+        self._jobs = Jobs(dispatch, shards)
+        self._repeats = log.Repeats(_log)
+        self.own: dict[str, Own] = {
+            "multi": self._multi,
+            "exec": self._exec,
+            "discard": self._discard,
+            "watch": self._watch,
+            "unwatch": self._unwatch,
+        }
+        self.sessions = Sessions()
+        # Changed by commands.
+        #: handle -> name of the commands that `hold_back` keeps, until it is over.
+        self._kept: list[tuple[int, int, list[bytes]]] = []
+        self._kept_until_s = 0.0
+        self._kept_is_all = False
+        #: How often each command came, and how often it failed.
+        self.calls: dict[str, int] = {}
+        dispatch.commands = self
+        dispatch.tell_errors(_error_texts())
+
+    # ---- the kernel's side ----
+
+    def split(self, line: bytes) -> list[bytes] | None:
+        """The arguments of an inline command; None where its quotes do not match."""
+        return inline.split(line)
+
+    def command(self, handle: int, connection: int, arguments: list[bytes]) -> None:
+        """A command came; it is answered now or later."""
+        session = self.sessions.get(connection)
+        if session is None:
+            self._answer_error(handle, "ERR the connection is not known")
+            return
+        session.last_s = monotonic_s()
+        try:
+            self._take(handle, session, arguments)
+        except CommandError as error:
+            self._answer_error(handle, error.text)
+            if not isinstance(error, _Unspoiling):
+                self._spoil(session)
+        except KioError as error:
+            self._answer_error(handle, text_of(error))
+            self._spoil(session)
+        except Exception:
+            _log.exception("a command failed")
+            self._answer_error(handle, text_of(InternalError("the front door failed; see its log")))
+
+    def owns(self, handle: int) -> bool:
+        """Whether what was gathered under this handle is for a command."""
+        return self._jobs.owns(handle)
+
+    def gathered(self, event: Gathered) -> None:
+        """The shards have answered."""
+        self._jobs.gathered(event.handle, event.replies)
+
+    def dropped(self, handle: int) -> None:
+        """Nobody waits for the answer any more."""
+        self._jobs.dropped(handle)
+
+    def opened(self, session: Session) -> None:
+        """A connection came."""
+        self.sessions.add(session)
+        self.look_at(session)
+
+    def closed(self, connection: int) -> None:
+        """A connection went."""
+        self.sessions.remove(connection)
+
+    def look_at(self, session: Session) -> None:
+        """Tell the kernel which of the session's commands are its own business."""
+        is_slow = session.queued is not None or session.user is None or not session.user.is_free
+        self._dispatch.tune(
+            session.connection,
+            slow=is_slow or self._kept_until_s > 0,
+            keyspace=session.keyspace,
+            version=session.version,
+            rights=0 if session.user is None else 1,
+        )
+
+    # ---- one command ----
+
+    def _take(self, handle: int, session: Session, arguments: list[bytes]) -> None:
+        name = arguments[0].lower().decode("latin-1")
+        if self._dispatch.draining:
+            raise errors.Draining
+        command = COMMANDS.get(name)
+        if session.user is None and name not in _FOR_STRANGERS:
+            raise CommandError("NOAUTH Authentication required.")
+        if command is None:
+            raise _unknown(arguments)
+        session.last = name
+        if (command.arity > 0 and len(arguments) != command.arity) or len(arguments) < -command.arity:
+            raise wrong_arity(name)
+        if session.user is not None:
+            session.user.check(command, arguments)
+        self.calls[name] = self.calls.get(name, 0) + 1
+        if self._holds_back(command):
+            self._keep(handle, session, arguments)
+            return
+        if session.queued is not None and name not in _NOT_QUEUED:
+            self._queue(session, arguments)
+            self._answer(handle, session, "QUEUED")
+            return
+        if name == "exec":
+            self._run_queue(handle, session)
+            return
+        self._run(handle, session, command, arguments)
+
+    def _started(self, session: Session, command: Command, arguments: list[bytes]) -> Any:
+        """What its implementation returns: a plan, or the reply."""
+        if command.run is not None:
+            return command.run(arguments, CommandContext(self._shards, session.keyspace))
+        return self.own[command.name](session, arguments)
+
+    def _run(self, handle: int, session: Session, command: Command, arguments: list[bytes]) -> None:
+        started = self._started(session, command, arguments)
+        if not isinstance(started, Generator):
+            self._answer(handle, session, started)
+            return
+        try:
+            first: list[Operation] = started.send(None)
+        except StopIteration as end:
+            self._answer(handle, session, end.value)
+            return
+        shards = self._jobs.shards_of(first, session.keyspace) if command.moments > 1 else frozenset[int]()
+        self._start(handle, session, Job(started, handle, session.keyspace, lambda _: None, shards=shards), first,
+                    is_single=command.moments == 1)  # fmt: skip
+
+    def _start(self, handle: int, session: Session, job: Job, first: list[Operation], *, is_single: bool) -> None:
+        """Run a job; what its connection sends next comes after it, also where it takes its time."""
+        if not is_single:
+            self._dispatch.tune(session.connection, waiting=True)
+
+        def done(reply: Any) -> None:
+            if not is_single and self.sessions.get(session.connection) is not None:
+                self._dispatch.tune(session.connection, waiting=False)
+            self._answer(handle, session, reply)
+
+        job.done = done
+        self._jobs.start(job, first)
+
+    def _answer(self, handle: int, session: Session, reply: Any) -> None:
+        if isinstance(reply, CommandError):
+            self._answer_error(handle, reply.text)
+        elif isinstance(reply, KioError):
+            self._answer_error(handle, text_of(reply))
+        else:
+            self._dispatch.answer(handle, encode(reply, session.version))
+
+    def _answer_error(self, handle: int, text: str) -> None:
+        self._dispatch.answer(handle, encode_error(text))
+
+    # ---- MULTI ----
+
+    def _spoil(self, session: Session) -> None:
+        """A command that was refused before it was queued spoils the transaction."""
+        if session.queued is not None:
+            session.queue_error = True
+
+    def _queue(self, session: Session, arguments: list[bytes]) -> None:
+        assert session.queued is not None
+        size = sum(map(len, arguments)) + 64 * len(arguments)
+        if session.queued_bytes + size > _QUEUED_BYTES_MAX:
+            raise CommandError(f"ERR a transaction holds at most {_QUEUED_BYTES_MAX} bytes")
+        session.queued_bytes += size
+        session.queued.append(Queued(arguments, size))
+
+    def _multi(self, session: Session, arguments: list[bytes]) -> str:
+        if session.queued is not None:
+            raise _Unspoiling("ERR MULTI calls can not be nested")
+        session.begin_queue()
+        self.look_at(session)
+        return "OK"
+
+    def _discard(self, session: Session, arguments: list[bytes]) -> str:
+        if session.queued is None:
+            raise CommandError("ERR DISCARD without MULTI")
+        self._end_queue(session)
+        return "OK"
+
+    def _end_queue(self, session: Session) -> None:
+        session.end_queue()
+        session.watched = {}
+        self.look_at(session)
+
+    def _watch(self, session: Session, arguments: list[bytes]) -> Any:
+        if session.queued is not None:
+            raise _Unspoiling("ERR WATCH inside MULTI is not allowed")
+        return self._watching(session, arguments[1:])
+
+    def _watching(self, session: Session, keys: list[bytes]) -> Any:
+        keyspace = session.keyspace
+        new = [key for key in dict.fromkeys(keys) if (keyspace, key) not in session.watched]
+        versions = yield [ops.version(key) for key in new]
+        session.watched |= {(keyspace, key): version for key, version in zip(new, versions, strict=True)}
+        return "OK"
+
+    def _unwatch(self, session: Session, arguments: list[bytes]) -> str:
+        session.watched = {}
+        return "OK"
+
+    def _exec(self, session: Session, arguments: list[bytes]) -> Any:
+        raise CommandError("ERR EXEC without MULTI")
+
+    def _run_queue(self, handle: int, session: Session) -> None:
+        if session.queued is None:
+            raise CommandError("ERR EXEC without MULTI")
+        queued, watched, is_spoilt = session.queued, session.watched, session.queue_error
+        self._end_queue(session)
+        if is_spoilt:
+            raise CommandError("EXECABORT Transaction discarded because of previous errors.")
+        steps = []
+        keyspaces = []
+        for arguments, _ in queued:
+            command = COMMANDS[arguments[0].lower().decode()]
+            keyspaces.append(session.keyspace)
+            try:
+                started = self._started(session, command, arguments)
+            except CommandError as error:
+                started = error
+            except KioError as error:
+                started = CommandError(text_of(error))
+            steps.append(transactions.begin(started, keyspaces[-1], command.moments))
+        operations = [operation for step in steps for operation in step.first]
+        watching = [Operation(0, key, keyspace=keyspace) for keyspace, key in watched]
+        shards = self._jobs.shards_of(operations + watching, session.keyspace)
+        is_single = not watched and all(step.is_simple for step in steps)
+        if is_single and not self._dispatch.may_take(shards):
+            # Half of it would be refused.
+            raise errors.Overloaded
+        plan = transactions.transaction(steps, keyspaces, watched)
+        first = plan.send(None) if steps or watched else []
+        job = Job(plan, handle, session.keyspace, lambda _: None, shards=frozenset() if is_single else shards,
+                  takes_errors=True)  # fmt: skip
+        if not steps and not watched:
+            self._answer(handle, session, [])
+            return
+        self._start(handle, session, job, first, is_single=is_single)
+
+    # ---- CLIENT PAUSE ----
+
+    def hold_back(self, seconds: float, *, is_all: bool) -> None:
+        """Keep commands (those that write, or all) for so long; 0 ends it."""
+        self._kept_until_s = monotonic_s() + seconds if seconds > 0 else 0.0
+        self._kept_is_all = is_all
+        for session in self.sessions:
+            self.look_at(session)
+        self.tick()
+
+    def tick(self) -> None:
+        """Look whether what is kept may go on; to be called some times a second."""
+        if self._kept_until_s > monotonic_s():
+            return
+        if self._kept_until_s:
+            self._kept_until_s = 0.0
+            for session in self.sessions:
+                self.look_at(session)
+        kept, self._kept = self._kept, []
+        for handle, connection, arguments in kept:
+            session = self.sessions.get(connection)
+            if session is not None:
+                self._dispatch.tune(connection, waiting=False)
+                self.command(handle, connection, arguments)
+
+    def _holds_back(self, command: Command) -> bool:
+        if self._kept_until_s <= monotonic_s() or command.name == "client":
+            return False
+        return self._kept_is_all or command.right == "write" or command.name == "exec"
+
+    def _keep(self, handle: int, session: Session, arguments: list[bytes]) -> None:
+        self._dispatch.tune(session.connection, waiting=True)
+        self._kept.append((handle, session.connection, arguments))
+
+
+class _Unspoiling(CommandError):
+    """A command that is refused within MULTI without spoiling it."""
+
+
+def _unknown(arguments: list[bytes]) -> CommandError:
+    name = arguments[0][:_SHOWN_BYTES_MAX].decode("latin-1")
+    shown = ""
+    for argument in arguments[1:]:
+        if len(shown) >= _SHOWN_BYTES_MAX:
+            break
+        shown += f"'{argument[: _SHOWN_BYTES_MAX - len(shown)].decode('latin-1')}' "
+    return CommandError(f"ERR unknown command '{name}', with args beginning with: {shown}")
+
+
+def _error_texts() -> list[tuple[int, bytes, bytes, bool]]:
+    """What the kernel tells of each error: code, prefix, text, and whether that is all."""
+    told = []
+    for code, error in errors.BY_CODE.items():
+        if code >= 128:
+            continue
+        prefix, _, text = text_of(error()).partition(" ")
+        is_fixed = text_of(error("x")) == text_of(error())
+        told.append((code, prefix.encode() + b" ", text.encode(), is_fixed))
+    return told

@@ -1,0 +1,364 @@
+"""Commands that are about the daemon: INFO, CONFIG, TIME and the like, as tools for Redis ask for them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+import msgpack
+
+from kio import wire
+from kio.clock import monotonic_s
+from kio.commands import ops
+from kio.commands.arguments import integer, syntax_error
+from kio.commands.glob import matches
+from kio.commands.ops import Operation, Plan
+from kio.commands.replies import CommandError, Verbatim
+from kio.frontdoor.resp.connection import KEYSPACES
+from kio.frontdoor.resp.runner import Runner
+from kio.frontdoor.resp.sessions import Session
+
+#: What INFO calls itself: tools compare it to know what they may send.
+REDIS_VERSION: Final = "7.2.0"
+_SECTIONS: Final = (
+    "server", "clients", "memory", "persistence", "stats", "replication", "cpu", "commandstats", "keyspace",
+)  # fmt: skip
+_BY_DEFAULT: Final = tuple(name for name in _SECTIONS if name != "commandstats")
+
+Figures = Mapping[str, Any]
+_Lines = dict[str, object]
+
+
+class Facts(Protocol):
+    """What is known of the daemon."""
+
+    @property
+    def version(self) -> str:
+        """kio's own version."""
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """The settings that CONFIG GET tells: Redis's names for what kio has, and kio's own."""
+
+    def figures(self) -> Figures:
+        """What the process counts: connections, bytes_in, bytes_out, rss_bytes, cpu_s, tcp_port, max_connections."""
+
+
+class ServerCommands:
+    """Them, for one front door.
+
+    Args:
+        runner: gets these as its own.
+        facts: of the daemon.
+        may_debug: DEBUG SLEEP is there.
+    """
+
+    def __init__(self, runner: Runner, facts: Facts, *, may_debug: bool = False) -> None:
+        self._runner = runner
+        self._facts = facts
+        self._may_debug = may_debug
+        self._started_s = monotonic_s()
+        self._run_id = os.urandom(20).hex()
+        runner.own |= {
+            "config": self._config,
+            "info": self._info,
+            "time": self._time,
+            "lastsave": self._last_save,
+            "save": self._save,
+            "bgsave": self._save_in_background,
+            "shutdown": self._shutdown,
+            "latency": self._latency,
+            "memory": self._memory,
+            "debug": self._debug,
+            "function": self._function,
+            "slowlog": self._slow_log,
+            "wait": self._wait,
+            "waitaof": self._wait_for_disk,
+        }
+
+    # ---- INFO ----
+
+    def _info(self, session: Session, arguments: list[bytes]) -> Plan:
+        asked = {each.decode("latin-1").lower() for each in arguments[1:]}
+        if not asked or "default" in asked:
+            asked |= set(_BY_DEFAULT)
+        if asked & {"all", "everything"}:
+            asked |= set(_SECTIONS)
+        counts: list[Any] = []
+        shards: list[Figures] = []
+        if asked & {"keyspace", "persistence", "stats", "memory", "replication"}:
+            stats, *counts = yield [
+                Operation(wire.OP_STATS, shard=ops.ALL),
+                *(ops.count(number) for number in range(KEYSPACES)),
+            ]
+            shards = [_unpacked(payload) for payload in stats]
+        figures = self._facts.figures()
+        makers: dict[str, Callable[[], _Lines]] = {
+            "server": lambda: self._of_server(figures),
+            "clients": lambda: self._of_clients(figures),
+            "memory": lambda: _of_memory(figures, shards),
+            "persistence": lambda: _of_persistence(shards),
+            "stats": lambda: self._of_stats(figures, shards),
+            "replication": lambda: _of_replication(self._run_id, shards),
+            "cpu": lambda: {"used_cpu_sys": 0, "used_cpu_user": figures["cpu_s"]},
+            "commandstats": lambda: {
+                f"cmdstat_{name}": f"calls={calls}" for name, calls in sorted(self._runner.calls.items())
+            },
+            "keyspace": lambda: {
+                f"db{number}": f"keys={keys},expires=0,avg_ttl=0" for number, keys in enumerate(counts) if keys
+            },
+        }
+        sections = []
+        for name in _SECTIONS:
+            if name in asked:
+                lines = "".join(f"{key}:{value}\r\n" for key, value in makers[name]().items())
+                sections.append(f"# {name.capitalize()}\r\n{lines}")
+        return Verbatim("\r\n".join(sections).encode())
+
+    def _of_server(self, figures: Figures) -> _Lines:
+        uptime = int(monotonic_s() - self._started_s)
+        return {
+            "redis_version": REDIS_VERSION,
+            "kio_version": self._facts.version,
+            "redis_mode": "standalone",
+            "os": f"{os.uname().sysname} {os.uname().release} {os.uname().machine}",
+            "arch_bits": 64,
+            "multiplexing_api": "epoll",
+            "process_id": os.getpid(),
+            "run_id": self._run_id,
+            "tcp_port": figures["tcp_port"],
+            "server_time_usec": time.time_ns() // 1000,
+            "uptime_in_seconds": uptime,
+            "uptime_in_days": uptime // 86400,
+            "hz": 10,
+            "cluster_enabled": 0,
+        }
+
+    def _of_clients(self, figures: Figures) -> _Lines:
+        return {
+            "connected_clients": figures["connections"],
+            "cluster_connections": 0,
+            "maxclients": figures["max_connections"],
+            "blocked_clients": 0,
+        }
+
+    def _of_stats(self, figures: Figures, shards: list[Figures]) -> _Lines:
+        return {
+            "total_commands_processed": figures["requests"],
+            "total_net_input_bytes": figures["bytes_in"],
+            "total_net_output_bytes": figures["bytes_out"],
+            "expired_keys": _sum(shards, "expired"),
+            "evicted_keys": 0,
+            "keyspace_hits": _sum(shards, "hits"),
+            "keyspace_misses": _sum(shards, "misses"),
+        }
+
+    # ---- CONFIG ----
+
+    def _config(self, session: Session, arguments: list[bytes]) -> Any:
+        name = arguments[1].lower()
+        if name == b"get" and len(arguments) > 2:
+            patterns = [each.lower() for each in arguments[2:]]
+            settings = self._facts.settings
+            return {
+                key.encode(): value.encode()
+                for key, value in settings.items()
+                if any(matches(pattern, key.encode()) for pattern in patterns)
+            }
+        if name == b"set" and len(arguments) > 3 and len(arguments) % 2 == 0:
+            return self._set(arguments[2:])
+        if name == b"resetstat" and len(arguments) == 2:
+            self._runner.calls.clear()
+            return "OK"
+        if name == b"rewrite" and len(arguments) == 2:
+            raise CommandError("ERR The server is running without a config file")
+        if name == b"help" and len(arguments) == 2:
+            return [b"CONFIG GET <pattern> [<pattern> ...] | SET <setting> <value> ... | RESETSTAT | HELP"]
+        if name in (b"get", b"set", b"resetstat", b"rewrite", b"help"):
+            raise CommandError(f"ERR wrong number of arguments for 'config|{name.decode()}' command")
+        raise _unknown_subcommand("CONFIG", arguments[1])
+
+    def _set(self, pairs: list[bytes]) -> str:
+        """Settings of kio are read when it starts. What tools set to what it is already is fine."""
+        for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+            name = key.lower().decode("latin-1")
+            known = self._facts.settings.get(name)
+            if known is None:
+                raise CommandError(f"ERR Unknown option or number of arguments for CONFIG SET - '{name}'")
+            if known.encode() != value:
+                raise CommandError(
+                    f"ERR CONFIG SET failed (possibly related to argument '{name}') - can't set immutable config"
+                )
+        return "OK"
+
+    # ---- the rest ----
+
+    def _time(self, session: Session, arguments: list[bytes]) -> list[bytes]:
+        now_us = time.time_ns() // 1000
+        return [b"%d" % (now_us // 1_000_000), b"%d" % (now_us % 1_000_000)]
+
+    def _last_save(self, session: Session, arguments: list[bytes]) -> Plan:
+        (stats,) = yield [Operation(wire.OP_STATS, shard=ops.ALL)]
+        taken = [_unpacked(payload).get("checkpoint_at_ms", 0) for payload in stats]
+        return min(taken, default=0) // 1000
+
+    def _save(self, session: Session, arguments: list[bytes]) -> Plan:
+        yield [Operation(wire.OP_CHECKPOINT, shard=ops.ALL), Operation(wire.OP_SYNC, shard=ops.ALL)]
+        return "OK"
+
+    def _save_in_background(self, session: Session, arguments: list[bytes]) -> Plan:
+        if len(arguments) > 2 or (len(arguments) == 2 and arguments[1].upper() != b"SCHEDULE"):
+            raise syntax_error()
+        yield [Operation(wire.OP_CHECKPOINT, shard=ops.ALL)]
+        return "Background saving started"
+
+    def _shutdown(self, session: Session, arguments: list[bytes]) -> Any:
+        for each in arguments[1:]:
+            if each.upper() not in (b"SAVE", b"NOSAVE", b"NOW", b"FORCE", b"ABORT"):
+                raise syntax_error()
+        if b"ABORT" in (each.upper() for each in arguments[1:]):
+            raise CommandError("ERR No shutdown in progress.")
+        os.kill(os.getppid(), signal.SIGTERM)  # the supervisor's
+        return "OK"
+
+    def _latency(self, session: Session, arguments: list[bytes]) -> Any:
+        name = arguments[1].lower()
+        if name in (b"latest", b"history"):
+            return []
+        if name == b"reset":
+            return 0
+        if name == b"histogram":
+            return {}
+        if name == b"doctor":
+            return Verbatim(b"kio keeps no latency events; `kio bench` measures latency from the outside.\n")
+        raise _unknown_subcommand("LATENCY", arguments[1])
+
+    def _memory(self, session: Session, arguments: list[bytes]) -> Any:
+        name = arguments[1].lower()
+        if name == b"usage" and len(arguments) in (3, 5):
+            if len(arguments) == 5:
+                if arguments[3].upper() != b"SAMPLES":
+                    raise syntax_error()
+                integer(arguments[4])
+            return self._usage(arguments[2])
+        if name == b"doctor":
+            return Verbatim(b"see `kio status`\n")
+        if name == b"purge":
+            return "OK"
+        if name == b"stats":
+            return {b"total.allocated": int(self._facts.figures()["rss_bytes"])}
+        raise _unknown_subcommand("MEMORY", arguments[1])
+
+    def _usage(self, key: bytes) -> Plan:
+        (found,) = yield [ops.apply(key, "memory_usage")]
+        return found
+
+    def _debug(self, session: Session, arguments: list[bytes]) -> Any:
+        if not self._may_debug:
+            raise CommandError("ERR DEBUG command not allowed; it is for tests, and off")
+        if arguments[1].lower() == b"sleep" and len(arguments) == 3:
+            try:
+                seconds = float(arguments[2])
+            except ValueError:
+                raise CommandError("ERR value is not a valid float") from None
+            time.sleep(min(max(seconds, 0.0), 60.0))
+            return "OK"
+        raise _unknown_subcommand("DEBUG", arguments[1])
+
+    def _function(self, session: Session, arguments: list[bytes]) -> Any:
+        name = arguments[1].lower()
+        if name == b"flush":
+            return "OK"
+        if name == b"list":
+            return []
+        if name == b"stats":
+            return {b"running_script": None, b"engines": {}}
+        raise _unknown_subcommand("FUNCTION", arguments[1])
+
+    def _slow_log(self, session: Session, arguments: list[bytes]) -> Any:
+        name = arguments[1].lower()
+        if name == b"get" and len(arguments) <= 3:
+            return []
+        if name == b"len" and len(arguments) == 2:
+            return 0
+        if name == b"reset" and len(arguments) == 2:
+            return "OK"
+        raise _unknown_subcommand("SLOWLOG", arguments[1])
+
+    def _wait(self, session: Session, arguments: list[bytes]) -> int:
+        integer(arguments[1])
+        if integer(arguments[2], "ERR timeout is not an integer or out of range") < 0:
+            raise CommandError("ERR timeout is negative")
+        return 0
+
+    def _wait_for_disk(self, session: Session, arguments: list[bytes]) -> Plan:
+        local = integer(arguments[1])
+        if not 0 <= local <= 1:
+            raise CommandError("ERR value is out of range, value must between 0 and 1")
+        if integer(arguments[2]) < 0:
+            raise CommandError("ERR value is out of range, must be positive")
+        if integer(arguments[3], "ERR timeout is not an integer or out of range") < 0:
+            raise CommandError("ERR timeout is negative")
+        if local:
+            yield [Operation(wire.OP_SYNC, shard=ops.ALL)]
+        return [local, 0]
+
+
+def _unknown_subcommand(command: str, name: bytes) -> CommandError:
+    shown = name[:128].decode("latin-1")
+    return CommandError(f"ERR unknown subcommand '{shown}'. Try {command} HELP.")
+
+
+def _unpacked(payload: bytes) -> Figures:
+
+
+    figures: Figures = msgpack.unpackb(payload, strict_map_key=False)
+    return figures
+
+
+def _sum(shards: list[Figures], name: str) -> int:
+    return sum(int(shard.get(name, 0)) for shard in shards)
+
+
+def _of_memory(figures: Figures, shards: list[Figures]) -> _Lines:
+    used = _sum(shards, "memory_bytes") + int(figures["rss_bytes"])
+    return {
+        "used_memory": used,
+        "used_memory_human": f"{used / (1 << 20):.2f}M",
+        "used_memory_rss": used,
+        "used_memory_peak": used,
+        "maxmemory": _sum(shards, "max_memory_bytes"),
+        "maxmemory_policy": "noeviction",
+        "mem_fragmentation_ratio": "1.00",
+        "mem_allocator": "libc",
+    }
+
+
+def _of_persistence(shards: list[Figures]) -> _Lines:
+    taken = [int(shard.get("checkpoint_at_ms", 0)) for shard in shards]
+    return {
+        "loading": 0,
+        "async_loading": 0,
+        "rdb_changes_since_last_save": 0,
+        "rdb_bgsave_in_progress": 0,
+        "rdb_last_save_time": min(taken, default=0) // 1000,
+        "rdb_last_bgsave_status": "ok",
+        "aof_enabled": 1,
+        "aof_rewrite_in_progress": 0,
+        "aof_last_write_status": "ok",
+        "kio_unsynced_bytes": _sum(shards, "unsynced_bytes"),
+        "kio_live_bytes": _sum(shards, "live_bytes"),
+        "kio_dead_bytes": _sum(shards, "dead_bytes"),
+    }
+
+
+def _of_replication(run_id: str, shards: list[Figures]) -> _Lines:
+    return {
+        "role": "master",
+        "connected_slaves": 0,
+        "master_replid": run_id,
+        "master_repl_offset": _sum(shards, "lsn"),
+    }
