@@ -30,7 +30,7 @@ from kio.client.options import UNSET, Options, Unset
 from kio.client.pipeline import Queue
 from kio.client.plans import Plan, Round
 from kio.client.protocol import Limits, Reply, Request
-from kio.client.records import Record, Version, Versioned
+from kio.client.records import Entry, Record, Version
 from kio.client.retry import Deadline
 from kio.errors import KioError, RequestError, Timeout
 
@@ -165,9 +165,9 @@ class Client:
         """The value of `key`, or None where there is none."""
         return await self._run(self._calls.on_key(operations.get, key))
 
-    async def get_with_version(self, key: Key) -> Versioned | None:
+    async def entry(self, key: Key) -> Entry | None:
         """The value of `key` with its version and expiry, or None where there is none."""
-        return await self._run(self._calls.on_key(operations.get_with_version, key))
+        return await self._run(self._calls.on_key(operations.entry, key))
 
     async def set(
         self,
@@ -330,8 +330,8 @@ class Client:
 
         return Pipeline(send, self._options.keyspace, raise_on_error)
 
-    def atomic(self) -> Pipeline:
-        """Queue operations and apply them all or nothing; as `kio.client.Client.atomic`, with `async with`."""
+    def batch(self) -> Pipeline:
+        """Queue operations and apply them all or nothing; as `kio.client.Client.batch`, with `async with`."""
 
         def send(requests: list[Request], keys: list[Key]) -> Coroutine[Any, Any, list[Any]]:
             return self._run(self._calls.atomic(requests))

@@ -19,6 +19,6 @@ Never here: anything of the daemon. The client knows kio.wire, kio.errors and ki
 """
 
 from kio.client.blocking import Client, connect
-from kio.client.records import Record, Version, Versioned
+from kio.client.records import Entry, Record, Version
 
-__all__ = ["Client", "Record", "Version", "Versioned", "connect"]
+__all__ = ["Client", "Entry", "Record", "Version", "connect"]

@@ -18,7 +18,7 @@ from kio.client.pipeline import Pipeline
 from kio.client.plans import Plan, Round
 from kio.client.pool import Pool
 from kio.client.protocol import Reply, Request
-from kio.client.records import Record, Version, Versioned
+from kio.client.records import Entry, Record, Version
 from kio.client.retry import Deadline
 from kio.errors import KioError
 
@@ -135,12 +135,12 @@ class Client:
         """The value of `key`, or None where there is none."""
         return self._run(self._calls.on_key(operations.get, key))
 
-    def get_with_version(self, key: Key) -> Versioned | None:
+    def entry(self, key: Key) -> Entry | None:
         """The value of `key` with its version and expiry, or None where there is none.
 
         `if_version` of `set` and `delete` takes the version: then the write fails when another came in between.
         """
-        return self._run(self._calls.on_key(operations.get_with_version, key))
+        return self._run(self._calls.on_key(operations.entry, key))
 
     def set(
         self,
@@ -351,10 +351,10 @@ class Client:
 
         return Pipeline(send, self._options.keyspace, raise_on_error)
 
-    def atomic(self) -> Pipeline:
+    def batch(self) -> Pipeline:
         """Queue operations and apply them all or nothing when the `with` block ends, or at `execute`.
 
-            with db.atomic() as batch:
+            with db.batch() as batch:
                 batch.set("{user:42}name", b"Ada", if_absent=True)
                 batch.incr("{user:42}edits")
             batch.results                       # [True, 1]

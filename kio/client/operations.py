@@ -13,7 +13,7 @@ from kio import wire
 from kio.client import arguments, records
 from kio.client.arguments import Key, Value
 from kio.client.protocol import Request, Unmet
-from kio.client.records import Version, Versioned
+from kio.client.records import Entry, Version
 from kio.errors import Aborted, RequestError
 from kio.limits import ATOMIC_OPERATIONS_MAX
 
@@ -74,9 +74,9 @@ def get(keyspace: int, key: Key) -> Request:
     return Request(wire.OP_GET, (keyspace, arguments.key(key)))
 
 
-def get_with_version(keyspace: int, key: Key) -> Request:
+def entry(keyspace: int, key: Key) -> Request:
     """The value with its version, or None."""
-    return Request(wire.OP_GET, (keyspace, arguments.key(key), wire.WITH_VERSION), read=_versioned)
+    return Request(wire.OP_GET, (keyspace, arguments.key(key), wire.WITH_VERSION), read=_entry)
 
 
 def set(keyspace: int, key: Key, value: Value, options: SetOptions = PLAIN) -> Request:
@@ -175,14 +175,14 @@ def atomic(keyspace: int, requests: list[Request]) -> Request:
 def _version(given: Any) -> tuple[int, int]:
     if isinstance(given, tuple) and len(given) == 2 and all(type(part) is int for part in given):
         return given
-    raise TypeError(f"if_version takes the version that get_with_version gave, not {given!r:.80}")
+    raise TypeError(f"if_version takes the version that entry gave, not {given!r:.80}")
 
 
-def _versioned(answer: Any) -> Versioned | None:
+def _entry(answer: Any) -> Entry | None:
     if answer is None:
         return None
     value, epoch, lsn, expire_at = answer
-    return Versioned(value, Version(epoch, lsn), records.expire_at_of(expire_at))
+    return Entry(value, Version(epoch, lsn), records.expire_at_of(expire_at))
 
 
 def _version_of(answer: Any) -> Version | None:

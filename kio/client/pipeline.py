@@ -40,9 +40,9 @@ class Queue:
         """Queue `get`: the value, or None."""
         self._add(key, operations.get)
 
-    def get_with_version(self, key: Key) -> None:
-        """Queue `get_with_version`: the Versioned, or None."""
-        self._add(key, operations.get_with_version)
+    def entry(self, key: Key) -> None:
+        """Queue `entry`: the Entry, or None."""
+        self._add(key, operations.entry)
 
     def set(
         self,
@@ -59,6 +59,22 @@ class Queue:
         """Queue `set`: True, or False where its condition did not hold."""
         options = SetOptions(ttl, expire_at, keep_ttl, if_absent, if_present, if_version)
         self._add(key, operations.set, value, options)
+
+    def set_with_version(
+        self,
+        key: Key,
+        value: Value,
+        *,
+        ttl: Seconds | None = None,
+        expire_at: Moment | None = None,
+        keep_ttl: bool = False,
+        if_absent: bool = False,
+        if_present: bool = False,
+        if_version: Version | None = None,
+    ) -> None:
+        """Queue `set_with_version`: the version that it made, or None where its condition did not hold."""
+        options = SetOptions(ttl, expire_at, keep_ttl, if_absent, if_present, if_version)
+        self._add(key, operations.set_with_version, value, options)
 
     def get_and_set(
         self,

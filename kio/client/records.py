@@ -9,6 +9,7 @@ import math
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from kio import clock
 from kio.errors import RequestError
 from kio.limits import EXPIRE_AT_MS_MAX, TTL_MS_MAX
 
@@ -20,12 +21,17 @@ class Version(NamedTuple):
     lsn: int
 
 
-class Versioned(NamedTuple):
+class Entry(NamedTuple):
     """A value, the version it has, and when it expires: in seconds since 1970, None where it never does."""
 
     value: bytes
     version: Version
     expire_at: float | None
+
+    @property
+    def ttl(self) -> float:
+        """The seconds until it expires, by this machine's clock; infinity where it never does."""
+        return math.inf if self.expire_at is None else max(0.0, self.expire_at - clock.wall_ms() / 1000)
 
 
 class Record(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kio.client import Record, Version
+from kio.client import Entry, Record, Version
 from kio.errors import Aborted, BadRequest, NotAnInteger, NumberOverflow, RequestError, ValueTooLarge
 
 
@@ -57,9 +57,21 @@ class OperationSuite:
     def test_expire_at_is_told_as_it_was_given(self, db: Any) -> None:
         moment = datetime(2100, 2, 3, 4, 5, 6, 789_000, tzinfo=UTC)
         db.set("k", b"v", expire_at=moment)
-        assert datetime.fromtimestamp(db.get_with_version("k").expire_at, UTC) == moment
+        assert datetime.fromtimestamp(db.entry("k").expire_at, UTC) == moment
         db.set("k", b"v")
-        assert db.get_with_version("k").expire_at is None
+        assert db.entry("k").expire_at is None
+
+    def test_an_entry_is_value_version_and_expiry_in_one(self, db: Any) -> None:
+        assert db.entry("k") is None
+        version = db.set_with_version("k", b"v", ttl=100)
+        found = db.entry("k")
+        assert (found.value, found.version) == (b"v", version)
+        assert 90 < found.ttl < 101, "the daemon's clock may be a little ahead of this one"
+        assert found.expire_at - 100 == pytest.approx(time.time(), abs=10)
+        db.persist("k")
+        kept = db.entry("k")
+        assert (kept.expire_at, kept.ttl) == (None, math.inf)
+        assert Entry(b"v", version, 1.0).ttl == 0
 
     def test_set_if_absent_and_if_present(self, db: Any) -> None:
         assert db.set("k", b"1", if_present=True) is False
@@ -71,21 +83,21 @@ class OperationSuite:
 
     def test_a_write_by_version_fails_when_another_came_between(self, db: Any) -> None:
         db.set("k", b"1")
-        seen = db.get_with_version("k")
+        seen = db.entry("k")
         assert (seen.value, type(seen.version)) == (b"1", Version)
         assert db.set("k", b"2", if_version=seen.version) is True
         assert db.set("k", b"3", if_version=seen.version) is False
         assert db.delete("k", if_version=seen.version) is False
         assert db.get("k") == b"2"
-        now = db.get_with_version("k").version
+        now = db.entry("k").version
         assert now > seen.version
         assert db.delete("k", if_version=now) is True
         assert db.set("k", b"4", if_version=now) is False
-        assert db.get_with_version("k") is None
+        assert db.entry("k") is None
 
     def test_set_with_version_tells_the_version_that_it_made(self, db: Any) -> None:
         first = db.set_with_version("k", b"1")
-        assert first == db.get_with_version("k").version
+        assert first == db.entry("k").version
         second = db.set_with_version("k", b"2", if_version=first)
         assert second > first
         assert db.set_with_version("k", b"3", if_version=first) is None
@@ -133,7 +145,7 @@ class OperationSuite:
         assert db.set_many({f"k{i}": b"v" for i in range(300)}, ttl=100) == 300
         assert 90 < db.ttl("k299") <= 100
         assert db.set_many([("k1", b"w")], expire_at=4_000_000_000) == 1
-        assert db.get_with_version("k1").expire_at == 4_000_000_000
+        assert db.entry("k1").expire_at == 4_000_000_000
 
     def test_records_are_scanned_with_their_expiry(self, db: Any) -> None:
         db.set("p:a", b"1")
@@ -151,24 +163,35 @@ class OperationSuite:
             p.touch("absent", 5)
             p.persist("k")
             p.ttl("k")
-            p.get_with_version("absent")
+            p.entry("absent")
             p.delete("k", if_version=Version(0, 0))
             p.get_and_delete("k")
-        assert p.results == [True, False, 5, 2, b"50", False, True, math.inf, None, False, b"new"]
+            p.set_with_version("k", b"v", if_present=True)
+            p.set_with_version("k", b"v")
+        assert p.results[:-1] == [True, False, 5, 2, b"50", False, True, math.inf, None, False, b"new", None]
+        assert p.results[-1] == db.entry("k").version
 
     def test_an_atomic_batch_is_applied_whole(self, db: Any) -> None:
-        with db.atomic() as batch:
+        with db.batch() as batch:
             batch.set("{t}name", b"Ada", if_absent=True)
             batch.incr("{t}edits")
             batch.get("{t}name")
             batch.ttl("{t}name")
-            batch.get_with_version("{t}absent")
-        assert batch.results == [True, 1, b"Ada", math.inf, None]
-        assert db.get_many(["{t}name", "{t}edits"]) == {"{t}name": b"Ada", "{t}edits": b"1"}
+            batch.entry("{t}absent")
+            batch.set_with_version("{t}name", b"Ada L")
+        assert batch.results[:-1] == [True, 1, b"Ada", math.inf, None]
+        assert batch.results[-1] == db.entry("{t}name").version
+        assert db.get_many(["{t}name", "{t}edits"]) == {"{t}name": b"Ada L", "{t}edits": b"1"}
+
+    def test_an_atomic_batch_that_is_left_by_an_exception_is_not_sent(self, db: Any) -> None:
+        with pytest.raises(ZeroDivisionError), db.batch() as batch:
+            batch.set("{t}a", b"1")
+            raise ZeroDivisionError
+        assert db.count() == 0
 
     def test_an_atomic_batch_whose_condition_does_not_hold_is_not_applied_at_all(self, db: Any) -> None:
         db.set("{t}b", b"old")
-        batch = db.atomic()
+        batch = db.batch()
         batch.set("{t}a", b"new")
         batch.set("{t}b", b"new", if_absent=True)
         with pytest.raises(Aborted, match=r"operation 1, the set of '\{t\}b'"):
@@ -177,7 +200,7 @@ class OperationSuite:
 
     def test_an_atomic_batch_with_an_error_is_not_applied_at_all(self, db: Any) -> None:
         db.set("{t}b", b"text")
-        batch = db.atomic()
+        batch = db.batch()
         batch.set("{t}a", b"new")
         batch.delete("{t}b")
         batch.set("{t}b", b"other")
@@ -187,10 +210,10 @@ class OperationSuite:
         assert db.get_many(["{t}a", "{t}b"]) == {"{t}b": b"text"}
 
     def test_an_empty_atomic_batch_is_no_work(self, db: Any) -> None:
-        assert db.atomic().execute() == []
+        assert db.batch().execute() == []
 
     def test_an_atomic_batch_has_a_bound(self, db: Any) -> None:
-        batch = db.atomic()
+        batch = db.batch()
         for i in range(1_025):
             batch.set(f"{{t}}{i}", b"")
         with pytest.raises(RequestError, match="at most 1024 operations"):
@@ -202,7 +225,7 @@ class ShardedSuite:
     """For a daemon with more than one shard."""
 
     def test_keys_of_two_shards_make_no_atomic_batch(self, db: Any) -> None:
-        batch = db.atomic()
+        batch = db.batch()
         for i in range(64):
             batch.set(f"k{i}", b"")
         with pytest.raises(BadRequest, match=r"another shard.*\{tag\}"):

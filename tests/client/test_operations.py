@@ -78,7 +78,7 @@ def test_arguments_of_the_other_operations_are_checked(db: Any, server: Referenc
     with pytest.raises(RequestError, match="either ttl or expire_at"):
         db.touch("k", 1, expire_at=1)
     with pytest.raises(TypeError, match="a key is bytes or str"):
-        db.atomic().incr(5)
+        db.batch().incr(5)
     assert server.requests == []
 
 
@@ -103,7 +103,7 @@ NOT_REPEATABLE = [
 REPEATABLE = [
     lambda db: db.set("k", b"v", ttl=100),
     lambda db: db.set_with_version("k", b"v"),
-    lambda db: db.get_with_version("k"),
+    lambda db: db.entry("k"),
     lambda db: db.touch("k", 5),
     lambda db: db.persist("k"),
     lambda db: db.ttl("k"),
@@ -114,7 +114,7 @@ REPEATABLE = [
 
 
 def run_atomic(db: Any, operation: str) -> None:
-    with db.atomic() as batch:
+    with db.batch() as batch:
         getattr(batch, operation)("k")
 
 
@@ -175,7 +175,7 @@ def test_a_daemon_of_version_1_serves_what_it_knows_and_the_rest_is_told(connect
     for call in (
         lambda: db.set("k", b"v", ttl=5),
         lambda: db.set_many({"k": b"v"}, ttl=5),
-        lambda: db.get_with_version("k"),
+        lambda: db.entry("k"),
         lambda: db.incr("n"),
         lambda: list(db.records()),
         lambda: run_atomic(db, "get"),
