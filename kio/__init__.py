@@ -16,7 +16,7 @@ Imports go down only, and `make check` holds it:
     segments                                            files; knows no socket, process or configuration
     frontdoor                                           sockets, frames, reply order, limits; knows no shard
     wire, opbatch, control, config, log, client, aio    what they say to each other, and what says it
-    errors, limits, clock, hashing                      the ground
+    errors, limits, clock, hashing, glob                the ground
 
 For a program that uses a daemon this module is the door:
 

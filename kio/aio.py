@@ -20,10 +20,10 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
 from kio import wire
-from kio.client import arguments, operations, options
+from kio.client import calls, operations, options
 from kio.client.arguments import K, Key, Value
 from kio.client.blocking import PAGE_KEYS
-from kio.client.calls import Calls
+from kio.client.calls import Calls, Scan
 from kio.client.multiplexer import Multiplexer, open_multiplexer
 from kio.client.operations import Moment, Seconds, SetOptions
 from kio.client.options import UNSET, Options, Unset
@@ -278,31 +278,34 @@ class Client:
 
     @overload
     def scan(
-        self, prefix: Key = b"", *, values: Literal[True] = True, limit: int = PAGE_KEYS
+        self, prefix: Key = b"", *, match: Key | None = None, values: Literal[True] = True, limit: int = PAGE_KEYS
     ) -> AsyncIterator[tuple[bytes, bytes]]: ...
     @overload
-    def scan(self, prefix: Key = b"", *, values: Literal[False], limit: int = PAGE_KEYS) -> AsyncIterator[bytes]: ...
-    def scan(self, prefix: Key = b"", *, values: bool = True, limit: int = PAGE_KEYS) -> AsyncIterator[Any]:
-        """Iterate over what begins with `prefix`; as `kio.client.Client.scan`."""
-        what = wire.SCAN_ITEMS if values else wire.SCAN_KEYS
-        return self._pages(arguments.prefix(prefix), arguments.scan_limit(limit), what)
+    def scan(
+        self, prefix: Key = b"", *, match: Key | None = None, values: Literal[False], limit: int = PAGE_KEYS
+    ) -> AsyncIterator[bytes]: ...
+    def scan(
+        self, prefix: Key = b"", *, match: Key | None = None, values: bool = True, limit: int = PAGE_KEYS
+    ) -> AsyncIterator[Any]:
+        """Iterate over what begins with `prefix` and matches the pattern `match`; as `kio.client.Client.scan`."""
+        return self._pages(calls.scan(prefix, match, limit, wire.SCAN_ITEMS if values else wire.SCAN_KEYS))
 
-    def records(self, prefix: Key = b"", *, limit: int = PAGE_KEYS) -> AsyncIterator[Record]:
+    def records(self, prefix: Key = b"", *, match: Key | None = None, limit: int = PAGE_KEYS) -> AsyncIterator[Record]:
         """Iterate over the records, key, value and expiry, whose key begins with `prefix`; see `scan`."""
-        return self._pages(arguments.prefix(prefix), arguments.scan_limit(limit), wire.SCAN_RECORDS)
+        return self._pages(calls.scan(prefix, match, limit, wire.SCAN_RECORDS))
 
-    def keys(self, prefix: Key = b"") -> AsyncIterator[bytes]:
-        """Iterate over the keys that begin with `prefix`."""
-        return self.scan(prefix, values=False)
+    def keys(self, prefix: Key = b"", *, match: Key | None = None) -> AsyncIterator[bytes]:
+        """Iterate over the keys that begin with `prefix`; see `scan`."""
+        return self.scan(prefix, match=match, values=False)
 
-    def values(self, prefix: Key = b"") -> AsyncIterator[bytes]:
-        """Iterate over the values of the keys that begin with `prefix`."""
-        found = self.scan(prefix)
+    def values(self, prefix: Key = b"", *, match: Key | None = None) -> AsyncIterator[bytes]:
+        """Iterate over the values of the keys that begin with `prefix`; see `scan`."""
+        found = self.scan(prefix, match=match)
         return (value async for _, value in found)
 
-    def items(self, prefix: Key = b"") -> AsyncIterator[tuple[bytes, bytes]]:
-        """Iterate over the (key, value) pairs whose key begins with `prefix`."""
-        return self.scan(prefix)
+    def items(self, prefix: Key = b"", *, match: Key | None = None) -> AsyncIterator[tuple[bytes, bytes]]:
+        """Iterate over the (key, value) pairs whose key begins with `prefix`; see `scan`."""
+        return self.scan(prefix, match=match)
 
     async def stats(self) -> dict[str, Any]:
         """What the daemon tells of itself: the fields of `kio status --json`."""
@@ -338,10 +341,10 @@ class Client:
 
         return Pipeline(send, self._options.keyspace, True)
 
-    async def _pages(self, prefix: Key, limit: int, what: int) -> AsyncIterator[Any]:
+    async def _pages(self, scan: Scan | None) -> AsyncIterator[Any]:
         cursor = b""
-        while True:
-            cursor, page = await self._run(self._calls.page(cursor, prefix, limit, what))
+        while scan is not None:
+            cursor, page = await self._run(self._calls.page(cursor, scan))
             for each in page:
                 yield each
             if not cursor:

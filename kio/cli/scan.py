@@ -1,4 +1,4 @@
-"""`kio scan`: the keys, or keys and values, that begin with a prefix.
+"""`kio scan`: the keys, or keys and values, that begin with a prefix or match a pattern.
 
 Nothing is kept in memory but a page: a scan of any size streams, also as JSON.
 """
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 EXAMPLE: Final = """\
 kio scan user: --limit 10
+kio scan --match 'user:*:name'
 kio scan user: --raw --null | xargs -0 kio delete"""
 
 #: Keys asked for at once; fewer where --limit says so.
@@ -27,6 +28,10 @@ PAGE_KEYS: Final = 1_000
 
 def command(
     prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="Only keys that begin with it.")] = "",
+    match: Annotated[
+        str | None,
+        typer.Option("--match", metavar="PATTERN", help=r"Only keys that match it as a whole: * ? [a-c] [^a] \x"),
+    ] = None,
     values: Annotated[bool, typer.Option("--values", help="Print a tab and the value after each key.")] = False,
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="Stop after N keys; 0 is no limit.")] = 0,
     null: Annotated[bool, typer.Option("--null", help="End each record with a NUL byte instead of a newline.")] = False,
@@ -42,7 +47,14 @@ def command(
     What is not printable UTF-8 is printed as \xNN and a backslash is doubled, unless --raw.
     """
     with options.connect(url, timeout) as db:
-        records = _records(db, options.key_bytes(prefix), values, min(limit or PAGE_KEYS, PAGE_KEYS))
+        records = _records(
+            db,
+            options.key_bytes(prefix),
+            None if match is None else options.key_bytes(match),
+            values,
+            # A pattern may pick few of a page.
+            PAGE_KEYS if match else min(limit or PAGE_KEYS, PAGE_KEYS),
+        )
         chosen = islice(records, limit) if limit else records
         if json:
             _print_json(chosen)
@@ -50,10 +62,12 @@ def command(
             _print(chosen, raw=raw, end=b"\0" if null else b"\n")
 
 
-def _records(db: Client, prefix: bytes, values: bool, page_keys: int) -> Iterator[tuple[bytes, ...]]:
+def _records(
+    db: Client, prefix: bytes, match: bytes | None, values: bool, page_keys: int
+) -> Iterator[tuple[bytes, ...]]:
     if values:
-        return db.scan(prefix, limit=page_keys)
-    return ((key,) for key in db.scan(prefix, values=False, limit=page_keys))
+        return db.scan(prefix, match=match, limit=page_keys)
+    return ((key,) for key in db.scan(prefix, match=match, values=False, limit=page_keys))
 
 
 def _print(records: Iterator[tuple[bytes, ...]], *, raw: bool, end: bytes) -> None:

@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from kio.errors import KeyEmpty, RequestError
+from kio.glob import Glob
 
 Key = bytes | str
 Value = bytes | bytearray | memoryview
@@ -45,6 +46,22 @@ def key_bytes(given: Key) -> bytes:
 def prefix(given: Any) -> Key:
     """`given` if it can be the prefix of keys: as a key, but it may be empty."""
     return key(given) if given != b"" and given != "" else b""
+
+
+def sought(prefix_given: Any, match: Any) -> tuple[Key, Glob | None] | None:
+    """The prefix to ask the daemon for, and what to pick from that; None where no key can be both.
+
+    Raises:
+        TypeError: when the prefix or the pattern is neither bytes nor str.
+    """
+    wanted = prefix(prefix_given)
+    if match is None:
+        return wanted, None
+    if not isinstance(match, bytes | str):
+        raise TypeError(f"a pattern is bytes or str, not {type(match).__name__}; encode it first")
+    pattern = Glob(key_bytes(match))
+    shorter, longer = sorted((key_bytes(wanted), pattern.prefix), key=len)
+    return (longer, pattern) if longer.startswith(shorter) else None
 
 
 def value(given: Any) -> bytes | bytearray | memoryview:

@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
 from kio import wire
-from kio.client import arguments, operations, options
+from kio.client import arguments, calls, operations, options
 from kio.client.arguments import K, Key, Value
-from kio.client.calls import Calls
+from kio.client.calls import Calls, Scan
 from kio.client.mapping import MappingView
 from kio.client.operations import Moment, Seconds, SetOptions
 from kio.client.options import UNSET, Options, Unset
@@ -285,34 +285,39 @@ class Client:
 
     @overload
     def scan(
-        self, prefix: Key = b"", *, values: Literal[True] = True, limit: int = PAGE_KEYS
+        self, prefix: Key = b"", *, match: Key | None = None, values: Literal[True] = True, limit: int = PAGE_KEYS
     ) -> Iterator[tuple[bytes, bytes]]: ...
     @overload
-    def scan(self, prefix: Key = b"", *, values: Literal[False], limit: int = PAGE_KEYS) -> Iterator[bytes]: ...
-    def scan(self, prefix: Key = b"", *, values: bool = True, limit: int = PAGE_KEYS) -> Iterator[Any]:
+    def scan(
+        self, prefix: Key = b"", *, match: Key | None = None, values: Literal[False], limit: int = PAGE_KEYS
+    ) -> Iterator[bytes]: ...
+    def scan(
+        self, prefix: Key = b"", *, match: Key | None = None, values: bool = True, limit: int = PAGE_KEYS
+    ) -> Iterator[Any]:
         """Iterate over the (key, value) pairs, or with `values=False` over the keys, that begin with `prefix`.
 
         In no order. A key that is there from beginning to end comes exactly once; one that comes or goes meanwhile may
-        or may not come. `limit` is the number of keys asked for at once, 1 to 65,536; each page has its own timeout.
+        or may not come. `match` is a pattern over whole keys, in the grammar of kio.glob: the daemon is asked for its
+        plain beginning only, and the rest is picked here. `limit` is the number of keys asked for at once, 1 to 65,536;
+        each page has its own timeout.
         """
-        what = wire.SCAN_ITEMS if values else wire.SCAN_KEYS
-        return self._pages(arguments.prefix(prefix), arguments.scan_limit(limit), what)
+        return self._pages(calls.scan(prefix, match, limit, wire.SCAN_ITEMS if values else wire.SCAN_KEYS))
 
-    def records(self, prefix: Key = b"", *, limit: int = PAGE_KEYS) -> Iterator[Record]:
+    def records(self, prefix: Key = b"", *, match: Key | None = None, limit: int = PAGE_KEYS) -> Iterator[Record]:
         """Iterate over the records, key, value and expiry, whose key begins with `prefix`; see `scan`."""
-        return self._pages(arguments.prefix(prefix), arguments.scan_limit(limit), wire.SCAN_RECORDS)
+        return self._pages(calls.scan(prefix, match, limit, wire.SCAN_RECORDS))
 
-    def keys(self, prefix: Key = b"") -> Iterator[bytes]:
+    def keys(self, prefix: Key = b"", *, match: Key | None = None) -> Iterator[bytes]:
         """Iterate over the keys that begin with `prefix`; see `scan`."""
-        return self.scan(prefix, values=False)
+        return self.scan(prefix, match=match, values=False)
 
-    def values(self, prefix: Key = b"") -> Iterator[bytes]:
+    def values(self, prefix: Key = b"", *, match: Key | None = None) -> Iterator[bytes]:
         """Iterate over the values of the keys that begin with `prefix`; see `scan`."""
-        return (value for _, value in self.scan(prefix))
+        return (value for _, value in self.scan(prefix, match=match))
 
-    def items(self, prefix: Key = b"") -> Iterator[tuple[bytes, bytes]]:
+    def items(self, prefix: Key = b"", *, match: Key | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over the (key, value) pairs whose key begins with `prefix`; see `scan`."""
-        return self.scan(prefix)
+        return self.scan(prefix, match=match)
 
     def stats(self) -> dict[str, Any]:
         """What the daemon tells of itself: the fields of `kio status --json`."""
@@ -375,10 +380,10 @@ class Client:
         """The keys that begin with `prefix` as a MutableMapping; its keys are what follows the prefix, as bytes."""
         return MappingView(self, arguments.key_bytes(arguments.prefix(prefix)))
 
-    def _pages(self, prefix: Key, limit: int, what: int) -> Iterator[Any]:
+    def _pages(self, scan: Scan | None) -> Iterator[Any]:
         cursor = b""
-        while True:
-            cursor, page = self._run(self._calls.page(cursor, prefix, limit, what))
+        while scan is not None:
+            cursor, page = self._run(self._calls.page(cursor, scan))
             yield from page
             if not cursor:
                 return

@@ -7,7 +7,8 @@ they drive one. Arguments are checked when the plan is started.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from itertools import compress
+from typing import Any, NamedTuple, TypeVar
 
 from kio import wire
 from kio.client import arguments, operations, plans, records
@@ -18,9 +19,26 @@ from kio.client.plans import Batch, Plan
 from kio.client.protocol import Limits, Request
 from kio.client.records import Record
 from kio.client.retry import Retry
+from kio.glob import Glob
 
 #: What an operation results in; its caller says it.
 R = TypeVar("R")
+
+
+class Scan(NamedTuple):
+    """What a scan asks for with each page, and what it picks from one."""
+
+    prefix: Key
+    limit: int
+    #: What of each record: wire.SCAN_*.
+    what: int
+    pattern: Glob | None = None
+
+
+def scan(prefix: Key, match: Key | None, limit: int, what: int) -> Scan | None:
+    """The scan for keys that begin with `prefix` and match `match`; None where that is no key at all."""
+    sought, keys = arguments.sought(prefix, match), arguments.scan_limit(limit)
+    return sought and Scan(sought[0], keys, what, sought[1])
 
 
 class Calls:
@@ -100,9 +118,12 @@ class Calls:
         answer: int = yield from self._single(wire.OP_CLEAR, self._options.keyspace)
         return answer
 
-    def page(self, cursor: bytes, prefix: Key, limit: int, what: int) -> Plan[tuple[bytes, list[Any]]]:
-        """One page of a scan: the next cursor, and what was asked for of each record (wire.SCAN_*)."""
+    def page(self, cursor: bytes, scan: Scan) -> Plan[tuple[bytes, list[Any]]]:
+        """One page of a scan: the next cursor, and what was asked for of each record."""
+        prefix, limit, what, pattern = scan
         cursor, found = yield from self._single(wire.OP_SCAN, self._options.keyspace, cursor, prefix, limit, what)
+        if pattern is not None:
+            found = _matching(found, pattern, 1 + what)
         if what == wire.SCAN_ITEMS:
             return cursor, list(zip(found[0::2], found[1::2], strict=True))
         if what == wire.SCAN_RECORDS:
@@ -133,3 +154,12 @@ class Calls:
     def pipeline(self, requests: list[Request], keys: list[Key]) -> Plan[list[Any]]:
         """The results of queued operations, errors in their places."""
         return plans.pipeline(requests, keys, self._limits(), self._retry())
+
+
+def _matching(found: list[Any], pattern: Glob, width: int) -> list[Any]:
+    """The records of a page, `width` items each, whose key `pattern` matches."""
+    is_wanted = list(map(pattern.matches, found[0::width]))
+    picked: list[Any] = [None] * (sum(is_wanted) * width)
+    for at in range(width):
+        picked[at::width] = compress(found[at::width], is_wanted)
+    return picked

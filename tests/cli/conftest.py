@@ -12,6 +12,7 @@ import pytest
 
 from kio import cli
 from kio.cli import options
+from kio.glob import Glob
 
 
 class FakeClient:
@@ -68,9 +69,11 @@ class FakeClient:
     def count(self) -> int:
         return len(self.data)
 
-    def scan(self, prefix: bytes = b"", *, values: bool = True, limit: int = 1000) -> Iterator[Any]:
+    def scan(
+        self, prefix: bytes = b"", *, match: bytes | None = None, values: bool = True, limit: int = 1000
+    ) -> Iterator[Any]:
         self.pages.append(limit)
-        found = [key for key in self.data if key.startswith(prefix)]
+        found = [key for key in self.data if key.startswith(prefix) and (match is None or Glob(match).matches(key))]
         return ((key, self.data[key]) if values else key for key in found)
 
     def records(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes, float | None]]:

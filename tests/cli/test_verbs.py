@@ -123,6 +123,14 @@ def test_scan_prints_keys_with_a_prefix_up_to_a_limit(kio: Run, db: FakeClient) 
     assert db.pages == [2, 1000]
 
 
+def test_scan_prints_keys_that_match_a_pattern(kio: Run, db: FakeClient) -> None:
+    db.data = {b"a1": b"", b"b1": b"", b"a2": b"", b"a\xff": b"x"}
+    assert kio("scan", "--match", "?[1-9]").out == b"a1\nb1\na2\n"
+    assert kio("scan", "a", "--match", "*1", "--limit", "1").out == b"a1\n"
+    assert db.pages == [1000, 1000]
+    assert kio("scan", "--match", os.fsdecode(b"*\xff"), "--values").out == b"a\\xff\tx\n"
+
+
 def test_scan_escapes_what_cannot_be_printed_unless_raw(kio: Run, db: FakeClient) -> None:
     db.data = {b"\xff\n": b"v\t", "é\\".encode(): b""}
     assert kio("scan", "--values").out == "\\xff\\x0a\tv\\x09\né\\\\\t\n".encode()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from kio.client import Record
 from kio.errors import KeyEmpty, KeyTooLarge, ValueTooLarge
 
 
@@ -103,6 +104,24 @@ class MethodSuite:
         assert sorted(db.values("key:")) == sorted(pairs.values())
         assert dict(db.items()) == {**pairs, b"other": b"x"}
         assert list(db.keys("nothing")) == []
+
+    def test_a_scan_picks_the_keys_that_match_a_pattern(self, db: Any) -> None:
+        pairs = {b"key:%04d" % i: b"%d" % i for i in range(300)} | {b"*": b"star", b"[x]": b"brackets"}
+        db.set_many(pairs)
+        assert sorted(db.scan(match="key:00[1-2]?", limit=50)) == [(b"key:%04d" % i, b"%d" % i) for i in range(10, 30)]
+        assert sorted(db.keys(match=b"*9?")) == [b"key:%04d" % (i * 100 + 90 + j) for i in range(3) for j in range(10)]
+        assert list(db.values(match="\\[x]")) == [b"brackets"]
+        assert list(db.items(match="\\*")) == [(b"*", b"star")]
+        assert list(db.records("key:", match="*0007")) == [Record(b"key:0007", b"7", None)]
+        assert sorted(db.keys(match="*")) == sorted(pairs)
+        assert list(db.keys(match="")) == []
+
+    def test_a_prefix_and_a_pattern_hold_both(self, db: Any) -> None:
+        db.set_many({"a:1": b"", "a:2": b"", "b:1": b""})
+        assert list(db.keys("a:", match="*1")) == [b"a:1"]
+        assert list(db.keys("a:", match="a*:2")) == [b"a:2"]
+        assert list(db.keys("a", match="a:1*")) == [b"a:1"]
+        assert list(db.keys("a:", match="b*")) == []
 
     def test_count_and_clear(self, db: Any) -> None:
         db.set_many({f"k{i}": b"v" for i in range(100)})

@@ -21,6 +21,9 @@ def test_a_key_that_is_neither_bytes_nor_str_is_a_type_error(db: Any, key: Any) 
         db.set_many([(key, b"v")])
     with pytest.raises(TypeError, match="a key is bytes or str"):
         db.keys(key)
+    if key is not None:
+        with pytest.raises(TypeError, match="a pattern is bytes or str"):
+            db.scan(match=key)
 
 
 @pytest.mark.parametrize("value", ["text", 1, None, [b"v"]])
