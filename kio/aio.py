@@ -13,7 +13,6 @@ that opened it. What the methods ask, and what they do with failures, is shared 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Mapping
 from types import TracebackType
@@ -24,15 +23,16 @@ from kio.client import calls, operations, options
 from kio.client.arguments import K, Key, Value
 from kio.client.blocking import PAGE_KEYS
 from kio.client.calls import Calls, Scan
-from kio.client.multiplexer import Multiplexer, open_multiplexer
+from kio.client.codecs import Codec, Space
+from kio.client.link import Link
 from kio.client.operations import Moment, Seconds, SetOptions
 from kio.client.options import UNSET, Options, Unset
 from kio.client.pipeline import Queue
 from kio.client.plans import Plan, Round
-from kio.client.protocol import Limits, Reply, Request
+from kio.client.protocol import Reply, Request
 from kio.client.records import Entry, Record, Version
 from kio.client.retry import Deadline
-from kio.errors import KioError, RequestError, Timeout
+from kio.errors import KioError
 
 R = TypeVar("R")
 
@@ -44,6 +44,7 @@ def connect(
     connect_timeout: float | Unset = UNSET,
     retries: bool | Unset = UNSET,
     keyspace: int | Unset = UNSET,
+    codec: str | Codec | Unset = UNSET,
 ) -> Client:
     """A client of the daemon at `url`, to be opened by `async with`; or by `await`, and closed by `await db.close()`.
 
@@ -54,68 +55,10 @@ def connect(
         ConfigError: when the URL or an option is wrong.
     """
     return Client(
-        options.parse(url, timeout=timeout, connect_timeout=connect_timeout, retries=retries, keyspace=keyspace)
+        options.parse(
+            url, timeout=timeout, connect_timeout=connect_timeout, retries=retries, keyspace=keyspace, codec=codec
+        )
     )
-
-
-class Link:
-    """The connection of a client and of those made from it by `with_options`; made again when it breaks."""
-
-    def __init__(self, settings: Options) -> None:
-        self._options = settings
-        self._current: Multiplexer | None = None
-        self._opening: asyncio.Task[Multiplexer] | None = None
-        self._is_closed = False
-        #: What the daemon told last.
-        self.limits = Limits()
-
-    async def take(self, deadline: Deadline) -> Multiplexer:
-        """A connection that works as far as one knows; tasks that wait for a new one wait for the same.
-
-        Raises:
-            ConnectionLost, ProtocolError: when none can be made.
-            Timeout: when `deadline` passed first.
-            RequestError: when the client is closed.
-        """
-        if self._is_closed:
-            raise RequestError("this client is closed")
-        if self._current is not None and self._current.error is None:
-            return self._current
-        if self._opening is None:
-            self._opening = asyncio.get_running_loop().create_task(self._open())
-            self._opening.add_done_callback(self._opened)
-        opening = self._opening
-        left_s = deadline.left_s()
-        await asyncio.wait([opening], timeout=None if left_s == math.inf else max(0.0, left_s))
-        if not opening.done():
-            raise Timeout(f"no connection to {self._options.url} could be made in time")
-        if opening.cancelled():
-            raise RequestError("this client is closed")
-        error = opening.exception()
-        if isinstance(error, KioError):
-            raise error
-        return opening.result()
-
-    async def close(self) -> None:
-        """Close the connection; whoever asks later gets a RequestError."""
-        self._is_closed = True
-        if self._opening is not None:
-            self._opening.cancel()
-            await asyncio.wait([self._opening])
-        if self._current is not None:
-            await self._current.close()
-
-    async def _open(self) -> Multiplexer:
-        if self._current is not None:
-            await self._current.close()
-        self._current = await open_multiplexer(self._options)
-        self.limits = self._current.limits
-        return self._current
-
-    def _opened(self, task: asyncio.Task[Multiplexer]) -> None:
-        self._opening = None
-        if not task.cancelled():
-            task.exception()  # those who wait for it have it; nobody may be left to
 
 
 class Client:
@@ -156,12 +99,13 @@ class Client:
         timeout: float | Unset | None = UNSET,
         retries: bool | Unset = UNSET,
         keyspace: int | Unset = UNSET,
+        codec: str | Codec | Unset = UNSET,
     ) -> Client:
         """The same client with other options: it shares the connection, and closing one closes both."""
-        changed = options.changed(self._options, timeout=timeout, retries=retries, keyspace=keyspace)
+        changed = options.changed(self._options, timeout=timeout, retries=retries, keyspace=keyspace, codec=codec)
         return Client(changed, self._link)
 
-    async def get(self, key: Key) -> bytes | None:
+    async def get(self, key: Key) -> Any:
         """The value of `key`, or None where there is none."""
         return await self._run(self._calls.on_key(operations.get, key))
 
@@ -172,7 +116,7 @@ class Client:
     async def set(
         self,
         key: Key,
-        value: Value,
+        value: Any,
         *,
         ttl: Seconds | None = None,
         expire_at: Moment | None = None,
@@ -188,7 +132,7 @@ class Client:
     async def set_with_version(
         self,
         key: Key,
-        value: Value,
+        value: Any,
         *,
         ttl: Seconds | None = None,
         expire_at: Moment | None = None,
@@ -204,12 +148,12 @@ class Client:
     async def get_and_set(
         self,
         key: Key,
-        value: Value,
+        value: Any,
         *,
         ttl: Seconds | None = None,
         expire_at: Moment | None = None,
         keep_ttl: bool = False,
-    ) -> bytes | None:
+    ) -> Any:
         """As `set`; the value that was there, or None where there was none."""
         options = SetOptions(ttl, expire_at, keep_ttl)
         return await self._run(self._calls.on_key(operations.get_and_set, key, value, options))
@@ -218,7 +162,7 @@ class Client:
         """Remove `key`; whether it was there, and had the version `if_version` where one is given."""
         return await self._run(self._calls.on_key(operations.delete, key, if_version))
 
-    async def get_and_delete(self, key: Key) -> bytes | None:
+    async def get_and_delete(self, key: Key) -> Any:
         """Remove `key`; the value that was there, or None where there was none."""
         return await self._run(self._calls.on_key(operations.get_and_delete, key))
 
@@ -246,13 +190,13 @@ class Client:
         """The seconds until `key` expires; infinity where it never does, None where it is absent."""
         return await self._run(self._calls.on_key(operations.ttl, key))
 
-    async def get_many(self, keys: Iterable[K]) -> dict[K, bytes]:
+    async def get_many(self, keys: Iterable[K]) -> dict[K, Any]:
         """The values of those of `keys` that are there; as `kio.client.Client.get_many`."""
         return await self._run(self._calls.get_many(keys))
 
     async def set_many(
         self,
-        pairs: Mapping[K, Value] | Iterable[tuple[K, Value]],
+        pairs: Mapping[K, Any] | Iterable[tuple[K, Any]],
         *,
         ttl: Seconds | None = None,
         expire_at: Moment | None = None,
@@ -279,7 +223,7 @@ class Client:
     @overload
     def scan(
         self, prefix: Key = b"", *, match: Key | None = None, values: Literal[True] = True, limit: int = PAGE_KEYS
-    ) -> AsyncIterator[tuple[bytes, bytes]]: ...
+    ) -> AsyncIterator[tuple[bytes, Any]]: ...
     @overload
     def scan(
         self, prefix: Key = b"", *, match: Key | None = None, values: Literal[False], limit: int = PAGE_KEYS
@@ -298,12 +242,12 @@ class Client:
         """Iterate over the keys that begin with `prefix`; see `scan`."""
         return self.scan(prefix, match=match, values=False)
 
-    def values(self, prefix: Key = b"", *, match: Key | None = None) -> AsyncIterator[bytes]:
+    def values(self, prefix: Key = b"", *, match: Key | None = None) -> AsyncIterator[Any]:
         """Iterate over the values of the keys that begin with `prefix`; see `scan`."""
         found = self.scan(prefix, match=match)
         return (value async for _, value in found)
 
-    def items(self, prefix: Key = b"", *, match: Key | None = None) -> AsyncIterator[tuple[bytes, bytes]]:
+    def items(self, prefix: Key = b"", *, match: Key | None = None) -> AsyncIterator[tuple[bytes, Any]]:
         """Iterate over the (key, value) pairs whose key begins with `prefix`; see `scan`."""
         return self.scan(prefix, match=match)
 
@@ -331,7 +275,7 @@ class Client:
         def send(requests: list[Request], keys: list[Key]) -> Coroutine[Any, Any, list[Any]]:
             return self._run(self._calls.pipeline(requests, keys))
 
-        return Pipeline(send, self._options.keyspace, raise_on_error)
+        return Pipeline(send, self._options.space, raise_on_error)
 
     def batch(self) -> Pipeline:
         """Queue operations and apply them all or nothing; as `kio.client.Client.batch`, with `async with`."""
@@ -339,7 +283,7 @@ class Client:
         def send(requests: list[Request], keys: list[Key]) -> Coroutine[Any, Any, list[Any]]:
             return self._run(self._calls.atomic(requests))
 
-        return Pipeline(send, self._options.keyspace, True)
+        return Pipeline(send, self._options.space, True)
 
     async def _pages(self, scan: Scan | None) -> AsyncIterator[Any]:
         cursor = b""
@@ -375,10 +319,10 @@ class Pipeline(Queue):
     def __init__(
         self,
         send: Callable[[list[Request], list[Key]], Coroutine[Any, Any, list[Any]]],
-        keyspace: int,
+        space: Space,
         raise_on_error: bool,
     ) -> None:
-        super().__init__(keyspace, raise_on_error)
+        super().__init__(space, raise_on_error)
         self._send = send
 
     async def execute(self) -> list[Any]:

@@ -29,8 +29,12 @@
     ├── ProtocolError                64  bytes that are not this protocol, or a version nobody here speaks
     ├── ConfigError                  65  a setting that is unknown, malformed or out of range
     ├── InternalError                66  a bug in kio; the message names where it was logged
-    └── PartialFailure               67  some keys of a batch failed: `.errors` tells which (made by the client)
+    ├── PartialFailure               67  some keys of a batch failed: `.errors` tells which
+    ├── LockTimeout                  68  somebody else held the lock all the time (also a TimeoutError)
+    ├── LockLost                     69  the lock is no longer this holder's
+    └── NotDecodable                 70  a value is not what the client's codec takes
 
+67 to 70 are made by the client and never cross the wire.
 `code` is the status byte in the op batch (opbatch.py) and the number in a reply frame (wire.py); codes below 16 are
 successes. `exit_code` is what the CLI exits with. Messages are lower case, without full stop: facts, then the remedy.
 """
@@ -286,6 +290,31 @@ class PartialFailure(KioError):
         self.result = result
 
 
+class LockTimeout(KioError, TimeoutError):
+    """Raised by the client when a lock was not free within the time that was given for it."""
+
+    code = 68
+    text = "the lock was held by somebody else all the time"
+
+
+class LockLost(KioError):
+    """Raised by the client when a lock expired, or was taken away, before it was released or extended."""
+
+    code = 69
+    text = "the lock is no longer held: it expired or was removed"
+
+
+class NotDecodable(KioError):
+    """Raised by the client when its codec makes nothing of a stored value."""
+
+    code = 70
+    text = "the value is not what the codec takes"
+
+
+#: What the client alone makes: such a code in a reply is nobody's.
+CLIENT_MADE: frozenset[type[KioError]] = frozenset({PartialFailure, LockTimeout, LockLost, NotDecodable})
+
+
 def _leaves(base: type[KioError]) -> list[type[KioError]]:
     children = base.__subclasses__()
     return [leaf for child in children for leaf in _leaves(child)] if children else [base]
@@ -298,6 +327,6 @@ BY_CODE: dict[int, type[KioError]] = {cls.code: cls for cls in _leaves(KioError)
 def from_wire(code: int, message: str = "", maybe_applied: bool = False) -> KioError:
     """The error that a reply's `code` stands for; an unknown code becomes an InternalError that names it."""
     cls = BY_CODE.get(code)
-    if cls is None or cls is PartialFailure:
+    if cls is None or cls in CLIENT_MADE:
         return InternalError(f"the daemon answered with unknown code {code}: {message}", maybe_applied=maybe_applied)
     return cls(message, maybe_applied=maybe_applied)

@@ -43,6 +43,9 @@ def test_codes_are_those_that_clients_in_other_languages_know() -> None:
         "ConfigError": 65,
         "InternalError": 66,
         "PartialFailure": 67,
+        "LockTimeout": 68,
+        "LockLost": 69,
+        "NotDecodable": 70,
     }
 
 
@@ -67,7 +70,7 @@ def test_only_what_may_succeed_later_is_retryable(cls: type[KioError]) -> None:
     assert cls.retryable == issubclass(cls, errors.Unavailable)
 
 
-@pytest.mark.parametrize("cls", [c for c in LEAVES if c is not PartialFailure], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", [c for c in LEAVES if c not in errors.CLIENT_MADE], ids=lambda cls: cls.__name__)
 def test_an_error_crosses_the_wire_as_its_code(cls: type[KioError]) -> None:
     error = from_wire(cls.code, "why", maybe_applied=True)
     assert type(error) is cls
@@ -76,7 +79,7 @@ def test_an_error_crosses_the_wire_as_its_code(cls: type[KioError]) -> None:
     assert str(from_wire(cls.code)) == cls.text
 
 
-@pytest.mark.parametrize("code", [0, 1, 31, 67, 127, 1000, -1])
+@pytest.mark.parametrize("code", [0, 1, 31, 67, 68, 69, 70, 127, 1000, -1])
 def test_a_code_that_nobody_sends_becomes_an_internal_error_that_names_it(code: int) -> None:
     error = from_wire(code, "why")
     assert type(error) is errors.InternalError
@@ -86,6 +89,7 @@ def test_a_code_that_nobody_sends_becomes_an_internal_error_that_names_it(code: 
 def test_errors_are_the_builtins_that_they_stand_for() -> None:
     assert issubclass(errors.Timeout, TimeoutError)
     assert issubclass(errors.ConnectionLost, ConnectionError)
+    assert issubclass(errors.LockTimeout, TimeoutError)
 
 
 def test_a_partial_failure_tells_which_keys_failed_and_what_the_others_gave() -> None:

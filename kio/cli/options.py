@@ -42,14 +42,14 @@ def key_bytes(argument: str) -> bytes:
 
 
 def connect(url: str, timeout_s: float) -> Client:
-    """A client of the daemon at `url`; close it, or use it in a with statement.
+    """A client of the daemon at `url`, for values as bytes; close it, or use it in a with statement.
 
     Raises:
         KioError: when `url` is malformed or nobody answers there.
     """
     from kio import client
 
-    return client.connect(url, timeout=timeout_s)
+    return client.connect(url, timeout=timeout_s, codec="bytes")
 
 
 def value_bytes_max(db: Client) -> int:

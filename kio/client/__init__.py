@@ -12,10 +12,10 @@ r"""The client: how a Python program talks to a kio daemon.
 
 Everything but the sockets is sans-I/O and shared by both clients. Beside it stand the options (options.py), what
 callers may hand in (arguments.py), versions and times (records.py), deadlines and pauses (retry.py), what may be under
-way (window.py), the connections of the threads (pool.py), pipelines and atomic batches (pipeline.py) and the dict-like
-view (mapping.py).
+way (window.py), the connections of the threads (pool.py) or tasks (link.py), what values are (codecs.py), pipelines and
+atomic batches (pipeline.py) and the dict-like view (mapping.py).
 
-Never here: anything of the daemon. The client knows kio.wire, kio.errors and kio.limits only.
+Never here: anything of the daemon. The client knows the protocol (kio.wire) and the ground below it only.
 """
 
 from kio.client.blocking import Client, connect

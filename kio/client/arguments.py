@@ -7,7 +7,7 @@ to do. Batches are checked by whole-list operations: no Python statement runs fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -95,8 +95,10 @@ def keys(given: Iterable[K], method: str) -> list[K]:
     return listed
 
 
-def pairs(given: Mapping[K, Value] | Iterable[tuple[K, Value]]) -> list[Any]:
+def pairs(given: Mapping[K, Any] | Iterable[tuple[K, Any]], encode: Callable[[Any], Value] | None = None) -> list[Any]:
     """The flat list key, value, key, value... of a batch, in order; `given` is read to its end.
+
+    `encode` makes bytes of each value; without it they must be bytes-like.
 
     Raises:
         TypeError: when it is neither a mapping nor made of pairs, or a key or value has a wrong type.
@@ -111,7 +113,9 @@ def pairs(given: Mapping[K, Value] | Iterable[tuple[K, Value]]) -> list[Any]:
         if not set(map(type, listed)) <= _PAIR_TYPES or not set(map(len, listed)) <= {2}:
             listed = [_pair(each) for each in listed]
     flat = list(chain.from_iterable(listed))
-    if not set(map(type, flat[1::2])) <= _VALUE_TYPES:
+    if encode is not None:
+        flat[1::2] = map(encode, flat[1::2])
+    elif not set(map(type, flat[1::2])) <= _VALUE_TYPES:
         flat[1::2] = map(value, flat[1::2])
     keys(flat[0::2], "set_many")
     return flat

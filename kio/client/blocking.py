@@ -11,6 +11,7 @@ from kio import wire
 from kio.client import arguments, calls, operations, options
 from kio.client.arguments import K, Key, Value
 from kio.client.calls import Calls, Scan
+from kio.client.codecs import Codec
 from kio.client.mapping import MappingView
 from kio.client.operations import Moment, Seconds, SetOptions
 from kio.client.options import UNSET, Options, Unset
@@ -35,6 +36,7 @@ def connect(
     connect_timeout: float | Unset = UNSET,
     retries: bool | Unset = UNSET,
     keyspace: int | Unset = UNSET,
+    codec: str | Codec | Unset = UNSET,
     max_connections: int | Unset = UNSET,
 ) -> Client:
     """Connect to a daemon.
@@ -59,6 +61,9 @@ def connect(
             `delete` or `persist` whose first reply was lost may say False for what it did, and a write that is repeated
             may land on top of what another client wrote in between.
         keyspace: 0 to 255, 0 unless given; the keys of different keyspaces never meet.
+        codec: what values are: "bytes" (unless given), "str", "json", "msgpack", or an object with
+            `encode(value) -> bytes` and `decode(bytes) -> value`. Every value is encoded on its way in and decoded on
+            its way out, but for `incr` and `append`, which stay bytes.
         max_connections: 16 unless given; a call takes one while it runs, and waits for one when all are taken.
 
     Raises:
@@ -73,6 +78,7 @@ def connect(
             connect_timeout=connect_timeout,
             retries=retries,
             keyspace=keyspace,
+            codec=codec,
             max_connections=max_connections,
         )
     )
@@ -84,7 +90,7 @@ class Client:
     """A connection to a kio daemon; made by `kio.connect`.
 
     Keys are bytes, or str that stands for its UTF-8 bytes; 1 to 65,535 bytes. Values are bytes, bytearray or memoryview
-    and come back as bytes. Every call raises a subclass of `kio.errors.KioError` when it fails:
+    and come back as bytes, unless there is a codec. When a call fails it raises a subclass of `kio.errors.KioError`:
 
         Timeout             the timeout passed; where `maybe_applied` is True the write may still happen
         ConnectionLost      no connection could be made or kept until the timeout; `maybe_applied` as above
@@ -92,6 +98,7 @@ class Client:
         KeyEmpty, KeyTooLarge, ValueTooLarge   the request can never succeed
         StorageError        the daemon's disk needs an operator
         PartialFailure      some keys of a batch failed and others did not
+        NotDecodable        the codec makes nothing of a value; `maybe_applied` where it was replaced or removed
 
     and TypeError when a key or a value is of a wrong type.
     """
@@ -126,12 +133,16 @@ class Client:
         timeout: float | Unset | None = UNSET,
         retries: bool | Unset = UNSET,
         keyspace: int | Unset = UNSET,
+        codec: str | Codec | Unset = UNSET,
     ) -> Client:
-        """The same client with other options: it shares the connections, and closing one closes both."""
-        changed = options.changed(self._options, timeout=timeout, retries=retries, keyspace=keyspace)
+        """The same client with other options: it shares the connections, and closing one closes both.
+
+        `codec="bytes"` takes a codec away.
+        """
+        changed = options.changed(self._options, timeout=timeout, retries=retries, keyspace=keyspace, codec=codec)
         return Client(changed, self._pool)
 
-    def get(self, key: Key) -> bytes | None:
+    def get(self, key: Key) -> Any:
         """The value of `key`, or None where there is none."""
         return self._run(self._calls.on_key(operations.get, key))
 
@@ -145,7 +156,7 @@ class Client:
     def set(
         self,
         key: Key,
-        value: Value,
+        value: Any,
         *,
         ttl: Seconds | None = None,
         expire_at: Moment | None = None,
@@ -169,7 +180,7 @@ class Client:
     def set_with_version(
         self,
         key: Key,
-        value: Value,
+        value: Any,
         *,
         ttl: Seconds | None = None,
         expire_at: Moment | None = None,
@@ -185,12 +196,12 @@ class Client:
     def get_and_set(
         self,
         key: Key,
-        value: Value,
+        value: Any,
         *,
         ttl: Seconds | None = None,
         expire_at: Moment | None = None,
         keep_ttl: bool = False,
-    ) -> bytes | None:
+    ) -> Any:
         """As `set`; the value that was there, or None where there was none."""
         options = SetOptions(ttl, expire_at, keep_ttl)
         return self._run(self._calls.on_key(operations.get_and_set, key, value, options))
@@ -202,7 +213,7 @@ class Client:
         """
         return self._run(self._calls.on_key(operations.delete, key, if_version))
 
-    def get_and_delete(self, key: Key) -> bytes | None:
+    def get_and_delete(self, key: Key) -> Any:
         """Remove `key`; the value that was there, or None where there was none."""
         return self._run(self._calls.on_key(operations.get_and_delete, key))
 
@@ -237,7 +248,7 @@ class Client:
         """The seconds until `key` expires; infinity where it never does, None where it is absent."""
         return self._run(self._calls.on_key(operations.ttl, key))
 
-    def get_many(self, keys: Iterable[K]) -> dict[K, bytes]:
+    def get_many(self, keys: Iterable[K]) -> dict[K, Any]:
         """The values of those of `keys` that are there, in the order of `keys` and under the keys as given.
 
         Raises:
@@ -249,7 +260,7 @@ class Client:
 
     def set_many(
         self,
-        pairs: Mapping[K, Value] | Iterable[tuple[K, Value]],
+        pairs: Mapping[K, Any] | Iterable[tuple[K, Any]],
         *,
         ttl: Seconds | None = None,
         expire_at: Moment | None = None,
@@ -286,7 +297,7 @@ class Client:
     @overload
     def scan(
         self, prefix: Key = b"", *, match: Key | None = None, values: Literal[True] = True, limit: int = PAGE_KEYS
-    ) -> Iterator[tuple[bytes, bytes]]: ...
+    ) -> Iterator[tuple[bytes, Any]]: ...
     @overload
     def scan(
         self, prefix: Key = b"", *, match: Key | None = None, values: Literal[False], limit: int = PAGE_KEYS
@@ -311,11 +322,11 @@ class Client:
         """Iterate over the keys that begin with `prefix`; see `scan`."""
         return self.scan(prefix, match=match, values=False)
 
-    def values(self, prefix: Key = b"", *, match: Key | None = None) -> Iterator[bytes]:
+    def values(self, prefix: Key = b"", *, match: Key | None = None) -> Iterator[Any]:
         """Iterate over the values of the keys that begin with `prefix`; see `scan`."""
         return (value for _, value in self.scan(prefix, match=match))
 
-    def items(self, prefix: Key = b"", *, match: Key | None = None) -> Iterator[tuple[bytes, bytes]]:
+    def items(self, prefix: Key = b"", *, match: Key | None = None) -> Iterator[tuple[bytes, Any]]:
         """Iterate over the (key, value) pairs whose key begins with `prefix`; see `scan`."""
         return self.scan(prefix, match=match)
 
@@ -354,7 +365,7 @@ class Client:
         def send(requests: list[Request], keys: list[Key]) -> list[Any]:
             return self._run(self._calls.pipeline(requests, keys))
 
-        return Pipeline(send, self._options.keyspace, raise_on_error)
+        return Pipeline(send, self._options.space, raise_on_error)
 
     def batch(self) -> Pipeline:
         """Queue operations and apply them all or nothing when the `with` block ends, or at `execute`.
@@ -369,16 +380,19 @@ class Client:
         Raises, at the end of the block:
             Aborted: when a condition did not hold; the message names the operation. Nothing was applied.
             KioError: the error of an operation that failed, named in the message; nothing was applied either.
+            NotDecodable: when the batch was applied, and the codec makes nothing of a value that it read; `results`
+                has the error in its place.
         """
 
         def send(requests: list[Request], keys: list[Key]) -> list[Any]:
             return self._run(self._calls.atomic(requests))
 
-        return Pipeline(send, self._options.keyspace, True)
+        return Pipeline(send, self._options.space, True)
 
     def mapping(self, prefix: Key = b"") -> MappingView:
         """The keys that begin with `prefix` as a MutableMapping; its keys are what follows the prefix, as bytes."""
-        return MappingView(self, arguments.key_bytes(arguments.prefix(prefix)))
+        raw = Client(self._options.raw, self._pool)
+        return MappingView(raw, arguments.key_bytes(arguments.prefix(prefix)), self._options.space)
 
     def _pages(self, scan: Scan | None) -> Iterator[Any]:
         cursor = b""

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple, TypeVar
 
 from kio import wire
 from kio.client import arguments, operations, plans, records
-from kio.client.arguments import K, Key, Value
+from kio.client.arguments import K, Key
 from kio.client.operations import SetOptions
 from kio.client.options import Options
 from kio.client.plans import Batch, Plan
 from kio.client.protocol import Limits, Request
 from kio.client.records import Record
 from kio.client.retry import Retry
+from kio.errors import NotDecodable
 from kio.glob import Glob
 
 #: What an operation results in; its caller says it.
@@ -47,6 +48,7 @@ class Calls:
     def __init__(self, options: Options, limits: Callable[[], Limits]) -> None:
         self._options = options
         self._limits = limits
+        self._space = options.space
 
     def _retry(self) -> Retry:
         return Retry(self._options.timeout, self._options.retries)
@@ -61,8 +63,8 @@ class Calls:
         return Batch(op, self._options.keyspace, items, self._limits(), self._retry(), options)
 
     def on_key(self, operation: Callable[..., Request], *rest: Any) -> Plan[R]:
-        """The result of an operation of operations.py, whose arguments behind the keyspace are `rest`."""
-        answer: R = yield from self._one(operation(self._options.keyspace, *rest))
+        """The result of an operation of operations.py, whose arguments behind the space are `rest`."""
+        answer: R = yield from self._one(operation(self._space, *rest))
         return answer
 
     def atomic(self, requests: list[Request]) -> Plan[list[Any]]:
@@ -72,18 +74,33 @@ class Calls:
             answers = yield from self._one(operations.atomic(self._options.keyspace, requests))
         return answers
 
-    def get_many(self, keys: Iterable[K]) -> Plan[dict[K, bytes]]:
+    def get_many(self, keys: Iterable[K]) -> Plan[dict[K, Any]]:
         """The values of those of `keys` that are there."""
         asked = arguments.keys(keys, "get_many")
         batch = self._batch(wire.OP_GET_MANY, asked)
         yield from batch.run()
-        found = {key: value for key, value in zip(asked, batch.results, strict=True) if value is not None}
+        if self._space.codec is None:
+            found = {key: value for key, value in zip(asked, batch.results, strict=True) if value is not None}
+        else:
+            found = self._decoded(batch)
         batch.raise_errors(found)
         return found
 
-    def set_many(self, pairs: Mapping[K, Value] | Iterable[tuple[K, Value]], options: SetOptions) -> Plan[int]:
+    def _decoded(self, batch: Batch) -> dict[Any, Any]:
+        """The values that were there, decoded; what cannot be is an error of its key."""
+        found = {}
+        for place, (key, data) in enumerate(zip(batch.keys, batch.results, strict=True)):
+            if data is not None:
+                try:
+                    found[key] = self._space.decoded(key, data)
+                except NotDecodable as error:
+                    batch.errors[place] = error
+        return found
+
+    def set_many(self, pairs: Mapping[K, Any] | Iterable[tuple[K, Any]], options: SetOptions) -> Plan[int]:
         """Store all `pairs`; their number."""
-        batch = self._batch(wire.OP_SET_MANY, arguments.pairs(pairs), options.encoded())
+        encode = None if self._space.codec is None else self._space.encoded
+        batch = self._batch(wire.OP_SET_MANY, arguments.pairs(pairs, encode), options.encoded())
         yield from batch.run()
         return self._total(batch)
 
@@ -124,6 +141,8 @@ class Calls:
         cursor, found = yield from self._single(wire.OP_SCAN, self._options.keyspace, cursor, prefix, limit, what)
         if pattern is not None:
             found = _matching(found, pattern, 1 + what)
+        if what != wire.SCAN_KEYS and self._space.codec is not None:
+            found[1 :: 1 + what] = map(self._space.decoded, found[0 :: 1 + what], found[1 :: 1 + what])
         if what == wire.SCAN_ITEMS:
             return cursor, list(zip(found[0::2], found[1::2], strict=True))
         if what == wire.SCAN_RECORDS:

@@ -7,11 +7,13 @@ A request that must not be applied twice (incr, append, what has a condition or 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 from kio import wire
 from kio.client import arguments, records
 from kio.client.arguments import Key, Value
+from kio.client.codecs import Space
 from kio.client.protocol import Request, Unmet
 from kio.client.records import Entry, Version
 from kio.errors import Aborted, RequestError
@@ -69,81 +71,83 @@ class SetOptions(NamedTuple):
 PLAIN = SetOptions()
 
 
-def get(keyspace: int, key: Key) -> Request:
+def get(space: Space, key: Key) -> Request:
     """The value, or None."""
-    return Request(wire.OP_GET, (keyspace, arguments.key(key)))
+    return Request(wire.OP_GET, (space.keyspace, arguments.key(key)), read=space.reader(key))
 
 
-def entry(keyspace: int, key: Key) -> Request:
+def entry(space: Space, key: Key) -> Request:
     """The value with its version, or None."""
-    return Request(wire.OP_GET, (keyspace, arguments.key(key), wire.WITH_VERSION), read=_entry)
+    parts = (space.keyspace, arguments.key(key), wire.WITH_VERSION)
+    return Request(wire.OP_GET, parts, read=partial(_entry, space, key))
 
 
-def set(keyspace: int, key: Key, value: Value, options: SetOptions = PLAIN) -> Request:
+def set(space: Space, key: Key, value: Any, options: SetOptions = PLAIN) -> Request:
     """True, or False where a condition did not hold."""
     told = () if options is PLAIN else options.encoded()
-    parts = (keyspace, arguments.key(key), arguments.value(value), *told)
+    parts = (space.keyspace, arguments.key(key), space.encoded(value), *told)
     return Request(wire.OP_SET, parts, read=_is_met, is_repeatable=not options.has_condition)
 
 
-def set_with_version(keyspace: int, key: Key, value: Value, options: SetOptions) -> Request:
+def set_with_version(space: Space, key: Key, value: Any, options: SetOptions) -> Request:
     """The version it made, or None where a condition did not hold."""
-    parts = (keyspace, arguments.key(key), arguments.value(value), *options.encoded(wire.WITH_VERSION))
+    parts = (space.keyspace, arguments.key(key), space.encoded(value), *options.encoded(wire.WITH_VERSION))
     return Request(wire.OP_SET, parts, read=_version_of, is_repeatable=not options.has_condition)
 
 
-def get_and_set(keyspace: int, key: Key, value: Value, options: SetOptions) -> Request:
+def get_and_set(space: Space, key: Key, value: Any, options: SetOptions) -> Request:
     """The value that was there, or None."""
-    parts = (keyspace, arguments.key(key), arguments.value(value), *options.encoded(wire.WITH_OLD))
-    return Request(wire.OP_SET, parts, is_repeatable=False)
+    parts = (space.keyspace, arguments.key(key), space.encoded(value), *options.encoded(wire.WITH_OLD))
+    return Request(wire.OP_SET, parts, read=space.reader(key, is_applied=True), is_repeatable=False)
 
 
-def delete(keyspace: int, key: Key, if_version: Version | None = None) -> Request:
+def delete(space: Space, key: Key, if_version: Version | None = None) -> Request:
     """Whether it was there, in that version where one is given."""
     told = () if if_version is None else (wire.IF_VERSION, *_version(if_version))
-    return Request(wire.OP_DELETE, (keyspace, arguments.key(key), *told), read=_truth, is_repeatable=not told)
+    return Request(wire.OP_DELETE, (space.keyspace, arguments.key(key), *told), read=_truth, is_repeatable=not told)
 
 
-def get_and_delete(keyspace: int, key: Key) -> Request:
+def get_and_delete(space: Space, key: Key) -> Request:
     """The value that was there, or None."""
-    return Request(wire.OP_DELETE, (keyspace, arguments.key(key), wire.WITH_OLD), is_repeatable=False)
+    parts = (space.keyspace, arguments.key(key), wire.WITH_OLD)
+    return Request(wire.OP_DELETE, parts, read=space.reader(key, is_applied=True), is_repeatable=False)
 
 
-def exists(keyspace: int, key: Key) -> Request:
+def exists(space: Space, key: Key) -> Request:
     """Whether it is there."""
-    return Request(wire.OP_EXISTS, (keyspace, arguments.key(key)))
+    return Request(wire.OP_EXISTS, (space.keyspace, arguments.key(key)))
 
 
-def incr(keyspace: int, key: Key, by: int) -> Request:
+def incr(space: Space, key: Key, by: int) -> Request:
     """The sum."""
     if type(by) is not int:
         raise TypeError(f"incr adds an int, not {type(by).__name__}")
     if not -_DELTA_MAX - 1 <= by <= _DELTA_MAX:
         raise RequestError(f"incr adds an integer of 64 bits, not {by}")
-    return Request(wire.OP_INCR, (keyspace, arguments.key(key), by), is_repeatable=False)
+    return Request(wire.OP_INCR, (space.keyspace, arguments.key(key), by), is_repeatable=False)
 
 
-def append(keyspace: int, key: Key, value: Value) -> Request:
+def append(space: Space, key: Key, value: Value) -> Request:
     """The length of the value now."""
-    return Request(wire.OP_APPEND, (keyspace, arguments.key(key), arguments.value(value)), is_repeatable=False)
+    return Request(wire.OP_APPEND, (space.keyspace, arguments.key(key), arguments.value(value)), is_repeatable=False)
 
 
-def touch(keyspace: int, key: Key, ttl: Seconds | None, expire_at: Moment | None) -> Request:
+def touch(space: Space, key: Key, ttl: Seconds | None, expire_at: Moment | None) -> Request:
     """Whether the key was there to be given an expiry."""
     if (ttl is None) == (expire_at is None):
         raise RequestError("touch takes either ttl or expire_at")
     told = SetOptions(ttl, expire_at).encoded()
-    return Request(wire.OP_EXPIRE, (keyspace, arguments.key(key), *told))
+    return Request(wire.OP_EXPIRE, (space.keyspace, arguments.key(key), *told))
 
 
-def persist(keyspace: int, key: Key) -> Request:
+def persist(space: Space, key: Key) -> Request:
     """Whether there was an expiry to take away."""
-    return Request(wire.OP_PERSIST, (keyspace, arguments.key(key)), read=_truth)
+    return Request(wire.OP_PERSIST, (space.keyspace, arguments.key(key)), read=_truth)
 
 
-def ttl(keyspace: int, key: Key) -> Request:
+def ttl(space: Space, key: Key) -> Request:
     """The seconds left; None where the key is absent, infinity where it never expires."""
-    return Request(wire.OP_TTL, (keyspace, arguments.key(key)), read=records.ttl_of)
+    return Request(wire.OP_TTL, (space.keyspace, arguments.key(key)), read=records.ttl_of)
 
 
 def atomic(keyspace: int, requests: list[Request]) -> Request:
@@ -158,7 +162,7 @@ def atomic(keyspace: int, requests: list[Request]) -> Request:
 
     def read(answer: Any) -> list[Any]:
         if not isinstance(answer, Unmet):
-            return [request.result_of(result) for request, result in zip(requests, answer, strict=True)]
+            return [request.outcome_of(result) for request, result in zip(requests, answer, strict=True)]
         place = answer.there[0]
         failed = requests[place]
         what = f"{_NAMES[failed.op]} of {failed.arguments[1]!r:.80}"
@@ -178,11 +182,11 @@ def _version(given: Any) -> tuple[int, int]:
     raise TypeError(f"if_version takes the version that entry gave, not {given!r:.80}")
 
 
-def _entry(answer: Any) -> Entry | None:
+def _entry(space: Space, key: Key, answer: Any) -> Entry | None:
     if answer is None:
         return None
     value, epoch, lsn, expire_at = answer
-    return Entry(value, Version(epoch, lsn), records.expire_at_of(expire_at))
+    return Entry(space.decoded(key, value), Version(epoch, lsn), records.expire_at_of(expire_at))
 
 
 def _version_of(answer: Any) -> Version | None:

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any, Final, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from kio.client.codecs import CODECS, Codec, Space
 from kio.errors import ConfigError, ConnectionLost
 from kio.limits import CONNECTIONS_MAX, KEYSPACES
 from kio.wire import DEFAULT_PORT
@@ -49,6 +50,18 @@ class Options(NamedTuple):
     retries: bool = True
     #: Connections of the blocking client: one for each call that is under way.
     max_connections: int = 16
+    #: What values are; None is bytes.
+    codec: Codec | None = None
+
+    @property
+    def space(self) -> Space:
+        """Where the keys live, and what the values are."""
+        return Space(self.keyspace, self.codec)
+
+    @property
+    def raw(self) -> Options:
+        """The same without a codec."""
+        return self._replace(codec=None)
 
 
 def parse(url: str, **given: Any) -> Options:
@@ -150,6 +163,11 @@ def _checked(name: str, value: Any) -> Any:
         wanted, is_right = f"an integer from 0 to {KEYSPACES - 1}", is_integer and 0 <= value < KEYSPACES
     elif name == "max_connections":
         wanted, is_right = f"an integer from 1 to {CONNECTIONS_MAX}", is_integer and 1 <= value <= CONNECTIONS_MAX
+    elif name == "codec":
+        wanted = f"{', '.join(CODECS)} or an object with encode and decode"
+        if isinstance(value, str) and value in CODECS:
+            return CODECS[value]
+        is_right = isinstance(value, Codec) and not isinstance(value, str | bytes | type)
     else:
         known = ", ".join(Options._fields[2:])
         raise ConfigError(f"unknown option {name!r}: a client has {known}")

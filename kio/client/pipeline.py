@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from kio.client import operations
 from kio.client.arguments import Key, Value
+from kio.client.codecs import Space
 from kio.client.operations import Moment, Seconds, SetOptions
 from kio.client.protocol import Request
 from kio.client.records import Version
@@ -25,8 +26,8 @@ class Queue:
         results: one result for each operation, in order; an error stands in the place of an operation that failed.
     """
 
-    def __init__(self, keyspace: int, raise_on_error: bool) -> None:
-        self._keyspace = keyspace
+    def __init__(self, space: Space, raise_on_error: bool) -> None:
+        self._space = space
         self._raise_on_error = raise_on_error
         self._requests: list[Request] = []
         self._keys: list[Key] = []
@@ -47,7 +48,7 @@ class Queue:
     def set(
         self,
         key: Key,
-        value: Value,
+        value: Any,
         *,
         ttl: Seconds | None = None,
         expire_at: Moment | None = None,
@@ -63,7 +64,7 @@ class Queue:
     def set_with_version(
         self,
         key: Key,
-        value: Value,
+        value: Any,
         *,
         ttl: Seconds | None = None,
         expire_at: Moment | None = None,
@@ -79,7 +80,7 @@ class Queue:
     def get_and_set(
         self,
         key: Key,
-        value: Value,
+        value: Any,
         *,
         ttl: Seconds | None = None,
         expire_at: Moment | None = None,
@@ -121,7 +122,7 @@ class Queue:
         self._add(key, operations.ttl)
 
     def _add(self, key: Key, operation: Callable[..., Request], *rest: Any) -> None:
-        self._requests.append(operation(self._keyspace, key, *rest))
+        self._requests.append(operation(self._space, key, *rest))
         self._keys.append(key)
 
     def _taken(self) -> tuple[list[Request], list[Key]]:
@@ -142,8 +143,8 @@ class Queue:
 class Pipeline(Queue):
     """The pipeline of a blocking client; leaving its `with` block sends what is queued, unless by an exception."""
 
-    def __init__(self, send: Send, keyspace: int, raise_on_error: bool) -> None:
-        super().__init__(keyspace, raise_on_error)
+    def __init__(self, send: Send, space: Space, raise_on_error: bool) -> None:
+        super().__init__(space, raise_on_error)
         self._send = send
 
     def execute(self) -> list[Any]:

@@ -248,7 +248,7 @@ def pipeline(requests: list[Request], keys: list[Key], limits: Limits, retry: Re
         failed: dict[int, KioError] = {}
         for i, reply in zip(todo, replies, strict=True):
             if reply.error is None:
-                results[i] = requests[i].result_of(reply.result)
+                results[i] = requests[i].outcome_of(reply.result)
                 last_done[names[i]] = i
             else:
                 failed[i] = reply.error

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 import msgpack
 
 from kio import wire
-from kio.errors import FrameTooLarge, KioError, ProtocolError, from_wire
+from kio.errors import FrameTooLarge, KioError, NotDecodable, ProtocolError, from_wire
 from kio.limits import (
     FRAME_BYTES_FLOOR,
     FRAME_KEYS_MAX,
@@ -115,6 +115,13 @@ class Request:
     def result_of(self, answer: Any) -> Any:
         """What a caller gets for a reply's result."""
         return answer if self.read is None else self.read(answer)
+
+    def outcome_of(self, answer: Any) -> Any:
+        """As `result_of`, for one request among several: where its value cannot be decoded, the error in its place."""
+        try:
+            return self.result_of(answer)
+        except NotDecodable as error:
+            return error
 
 
 class Reply:

@@ -24,7 +24,7 @@ class Version(NamedTuple):
 class Entry(NamedTuple):
     """A value, the version it has, and when it expires: in seconds since 1970, None where it never does."""
 
-    value: bytes
+    value: Any
     version: Version
     expire_at: float | None
 
@@ -38,7 +38,7 @@ class Record(NamedTuple):
     """A key, its value, and when it expires: in seconds since 1970, None where it never does."""
 
     key: bytes
-    value: bytes
+    value: Any
     expire_at: float | None
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import kio
+from tests.client.codec_suite import CodecSuite
 from tests.client.operation_suite import OperationSuite, ShardedSuite
 from tests.cluster.daemon import Daemon
 
@@ -26,3 +27,7 @@ def url(daemon: Daemon) -> str:
 
 class TestOperationsOnARealDaemon(OperationSuite, ShardedSuite):
     """Every operation of the suites, asked of a daemon of two workers."""
+
+
+class TestCodecsOnARealDaemon(CodecSuite):
+    """Every test of the suite, asked of the same."""
