@@ -25,6 +25,7 @@ from kio.client.blocking import PAGE_KEYS
 from kio.client.calls import Calls, Scan
 from kio.client.codecs import Codec, Space
 from kio.client.link import Link
+from kio.client.locks import AsyncLock
 from kio.client.operations import Moment, Seconds, SetOptions
 from kio.client.options import UNSET, Options, Unset
 from kio.client.pipeline import Queue
@@ -285,6 +286,10 @@ class Client:
 
         return Pipeline(send, self._options.space, True)
 
+    def lock(self, name: Key, ttl: Seconds, *, timeout: float | None = None) -> AsyncLock:
+        """A lock named `name` among all programs of this keyspace, for `async with`; as `kio.client.Client.lock`."""
+        return AsyncLock(self._run, self._raw_calls(), name, ttl, timeout)
+
     async def _pages(self, scan: Scan | None) -> AsyncIterator[Any]:
         cursor = b""
         while scan is not None:
@@ -293,6 +298,9 @@ class Client:
                 yield each
             if not cursor:
                 return
+
+    def _raw_calls(self) -> Calls:
+        return Calls(self._options.raw, lambda: self._link.limits)
 
     async def _run(self, plan: Plan[R]) -> R:
         try:
@@ -306,6 +314,8 @@ class Client:
             return result
 
     async def _exchange(self, step: Round) -> list[Reply]:
+        if not step.requests:
+            return []
         try:
             link = await self._link.take(step.deadline)
         except KioError as error:

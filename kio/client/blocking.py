@@ -12,6 +12,7 @@ from kio.client import arguments, calls, operations, options
 from kio.client.arguments import K, Key, Value
 from kio.client.calls import Calls, Scan
 from kio.client.codecs import Codec
+from kio.client.locks import Lock
 from kio.client.mapping import MappingView
 from kio.client.operations import Moment, Seconds, SetOptions
 from kio.client.options import UNSET, Options, Unset
@@ -389,6 +390,25 @@ class Client:
 
         return Pipeline(send, self._options.space, True)
 
+    def lock(self, name: Key, ttl: Seconds, *, timeout: float | None = None) -> Lock:
+        """A lock named `name` among all programs of this keyspace, to be held by a `with` block or by `acquire`.
+
+            with db.lock("report", ttl=30, timeout=10) as lock:
+                lock.token                      # (epoch, lsn), greater than that of every holder before
+                lock.extend()                   # 30 more seconds from now
+
+        It expires after `ttl` seconds, so that a holder that died gives it up. A holder that was only slow may find
+        that it is another's by then: read in kio.client.locks what the token is for. `name` is a key as any other.
+
+        Args:
+            timeout: seconds to wait while somebody else holds it; 0 tries once, None waits for ever.
+
+        Raises, beside what every call may:
+            LockTimeout: in `acquire`, or at the beginning of the block.
+            LockLost: in `extend`, in `release`, or at the end of the block: it expired, or was removed.
+        """
+        return Lock(self._run, self._raw_calls(), name, ttl, timeout)
+
     def mapping(self, prefix: Key = b"") -> MappingView:
         """The keys that begin with `prefix` as a MutableMapping; its keys are what follows the prefix, as bytes."""
         raw = Client(self._options.raw, self._pool)
@@ -402,6 +422,9 @@ class Client:
             if not cursor:
                 return
 
+    def _raw_calls(self) -> Calls:
+        return Calls(self._options.raw, lambda: self._pool.limits)
+
     def _run(self, plan: Plan[R]) -> R:
         try:
             step = next(plan)
@@ -414,6 +437,8 @@ class Client:
             return result
 
     def _exchange(self, step: Round) -> list[Reply]:
+        if not step.requests:
+            return []
         try:
             channel = self._pool.take(step.deadline)
         except KioError as error:

@@ -67,8 +67,7 @@ class Retry:
         """
         if not self.is_on:
             return None
-        jitter = int.from_bytes(os.urandom(2), "little") / 0x10000
-        pause_s = self._pause_s * (0.5 + 0.5 * jitter)
+        pause_s = _jittered(self._pause_s)
         if 2 * pause_s >= self.deadline.left_s():
             return None
         self._pause_s = min(PAUSE_S_MAX, self._pause_s * 2)
@@ -83,6 +82,26 @@ class Retry:
             before = f"the one before failed with {type(self._cause).__name__}: {self._cause}"
             error.add_note(f"given up after {self.attempts} attempts in {took_s:.3f} s; {before}")
         return error
+
+
+class Poll:
+    """The pauses of one that looks again and again for what another will have done: they grow as those of a Retry."""
+
+    __slots__ = ("_pause_s",)
+
+    def __init__(self) -> None:
+        self._pause_s = FIRST_PAUSE_S
+
+    def next_s(self) -> float:
+        """Seconds to wait before the next look."""
+        pause_s = _jittered(self._pause_s)
+        self._pause_s = min(PAUSE_S_MAX, self._pause_s * 2)
+        return pause_s
+
+
+def _jittered(pause_s: float) -> float:
+    """`pause_s` without a random part of its half."""
+    return pause_s * (0.5 + 0.5 * int.from_bytes(os.urandom(2), "little") / 0x10000)
 
 
 def own_error(error: KioError, maybe_applied: bool) -> KioError:

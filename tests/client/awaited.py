@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 import kio.aio
+from kio.client.locks import AsyncLock
 
 
 class Awaited:
@@ -25,7 +26,8 @@ class Awaited:
         return len(self._wrapped)
 
     def __enter__(self) -> Any:
-        return self._plain(self._runner.run(self._wrapped.__aenter__()))
+        entered = self._runner.run(self._wrapped.__aenter__())
+        return self if entered is self._wrapped else self._plain(entered)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -43,7 +45,7 @@ class Awaited:
             return self._plain(self._runner.run(made))
         if hasattr(made, "__aiter__"):
             return iter(self._runner.run(_drained(made)))
-        if isinstance(made, kio.aio.Client | kio.aio.Pipeline):
+        if isinstance(made, kio.aio.Client | kio.aio.Pipeline | AsyncLock):
             return Awaited(self._runner, made)
         return made
 

@@ -8,6 +8,7 @@ import pytest
 
 import kio
 from tests.client.codec_suite import CodecSuite
+from tests.client.lock_suite import LockSuite
 from tests.client.operation_suite import OperationSuite, ShardedSuite
 from tests.cluster.daemon import Daemon
 
@@ -21,7 +22,8 @@ def daemon() -> Iterator[Daemon]:
 @pytest.fixture
 def url(daemon: Daemon) -> str:
     with kio.connect(daemon.url) as db:
-        db.clear()
+        for keyspace in (0, 7):
+            db.with_options(keyspace=keyspace).clear()
     return daemon.url
 
 
@@ -30,4 +32,8 @@ class TestOperationsOnARealDaemon(OperationSuite, ShardedSuite):
 
 
 class TestCodecsOnARealDaemon(CodecSuite):
+    """Every test of the suite, asked of the same."""
+
+
+class TestLocksOnARealDaemon(LockSuite):
     """Every test of the suite, asked of the same."""
