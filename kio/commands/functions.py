@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kio.commands import bitfield, bits, strings
+from kio.commands import bitfield, bits, dump, expiry, inspection, strings
 from kio.commands.state import REGISTER
 
-__all__ = ["REGISTER", "bitfield", "bits", "strings"]
+__all__ = ["REGISTER", "bitfield", "bits", "dump", "expiry", "inspection", "strings"]

@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
 from kio.commands import plans_bits as bits
+from kio.commands import plans_dump as dumps
+from kio.commands import plans_expiry as expiry
+from kio.commands import plans_keys as keys
+from kio.commands import plans_keyspace as keyspace
+from kio.commands import plans_many as many
 from kio.commands import plans_strings as strings
 from kio.commands.replies import Implementation
 
@@ -54,6 +59,10 @@ def _command(
 
 
 _ONE: Final = (1, 1, 1)
+_ALL: Final = (1, -1, 1)
+_TWO: Final = (1, 2, 1)
+_PAIRS: Final = (1, -1, 2)
+_NONE: Final = (0, 0, 0)
 _READ: Final = "readonly fast"
 _WRITE: Final = "write denyoom fast"
 _SLOW_WRITE: Final = "write denyoom"
@@ -100,4 +109,107 @@ _BITS: Final = (
     _command("bitfield_ro", -2, _READ, _ONE, "bitmap", "Read integers of any width.", bits.bitfield_ro),
 )
 
-TABLE: Final[Mapping[str, Command]] = {command.name: command for command in (*_STRINGS, *_BITS)}
+_MANY: Final = (
+    _command("mget", -2, _READ, _ALL, "string", "The values of several keys.", many.mget),
+    _command("mset", -3, _SLOW_WRITE, _PAIRS, "string", "Store several values.", many.mset),
+    _command(
+        "msetnx", -3, _SLOW_WRITE, _PAIRS, "string", "Store values if all keys are absent.", many.msetnx, moments=2
+    ),
+    _command(
+        "msetex",
+        -4,
+        "write denyoom movablekeys",
+        _NONE,
+        "string",
+        "Store several values, on a condition or for a time.",
+        many.msetex,
+        moments=2,
+    ),
+    _command("lcs", -3, "readonly", _TWO, "string", "The longest common subsequence of two values.", many.lcs),
+)
+
+_KEYS: Final = (
+    _command("del", -2, "write", _ALL, "generic", "Remove keys.", keys.delete),
+    _command("unlink", -2, "write fast", _ALL, "generic", "Remove keys; the same as DEL.", keys.delete),
+    _command("exists", -2, _READ, _ALL, "generic", "How many of the keys are there.", keys.exists),
+    _command("touch", -2, _READ, _ALL, "generic", "How many of the keys are there.", keys.exists),
+    _command("type", 2, _READ, _ONE, "generic", "What a key holds.", keys.type_),
+    _command("rename", 3, "write", _TWO, "generic", "Give a value another key.", keys.rename, moments=2),
+    _command(
+        "renamenx",
+        3,
+        "write fast",
+        _TWO,
+        "generic",
+        "Give a value another key if that is absent.",
+        keys.renamenx,
+        moments=2,
+    ),
+    _command("copy", -3, _SLOW_WRITE, _TWO, "generic", "Store a value under another key too.", keys.copy, moments=2),
+    _command("move", 3, "write fast", _ONE, "generic", "Take a key to another keyspace.", keys.move, moments=2),
+    _command("expire", -3, "write fast", _ONE, "generic", "Let a key expire in some seconds.", expiry.expire),
+    _command("pexpire", -3, "write fast", _ONE, "generic", "Let a key expire in some milliseconds.", expiry.expire),
+    _command("expireat", -3, "write fast", _ONE, "generic", "Let a key expire at a time in seconds.", expiry.expire),
+    _command("pexpireat", -3, "write fast", _ONE, "generic", "Let a key expire at a time in ms.", expiry.expire),
+    _command("persist", 2, "write fast", _ONE, "generic", "Take a key's expiry away.", expiry.persist),
+    _command("ttl", 2, _READ, _ONE, "generic", "The seconds a key has left.", expiry.ttl),
+    _command("pttl", 2, _READ, _ONE, "generic", "The milliseconds a key has left.", expiry.pttl),
+    _command("expiretime", 2, _READ, _ONE, "generic", "When a key expires, in seconds.", expiry.expiretime),
+    _command("pexpiretime", 2, _READ, _ONE, "generic", "When a key expires, in ms.", expiry.pexpiretime),
+    _command("dump", 2, "readonly", _ONE, "generic", "A value as bytes for RESTORE.", dumps.dump),
+    _command("restore", -4, _SLOW_WRITE, _ONE, "generic", "Store what DUMP gave.", dumps.restore),
+    _command("object", -2, "", _NONE, "generic", "What a value is made of.", dumps.object_),
+    _command(
+        "scan", -2, "readonly", _NONE, "generic", "Some of the keys, and where to go on.", keyspace.scan, moments=0
+    ),
+    _command("keys", 2, "readonly", _NONE, "generic", "All keys that match a pattern.", keyspace.keys, moments=0),
+    _command("randomkey", 1, "readonly", _NONE, "generic", "Any key.", keyspace.randomkey, moments=0),
+)
+
+_SERVER: Final = (
+    _command("dbsize", 1, _READ, _NONE, "server", "How many keys there are.", keyspace.dbsize),
+    _command("flushdb", -1, "write", _NONE, "server", "Remove all keys of the keyspace.", keyspace.flushdb),
+    _command(
+        "flushall",
+        -1,
+        "write",
+        _NONE,
+        "server",
+        "Remove all keys of all keyspaces.",
+        keyspace.flushall,
+        right="admin",
+        moments=2,
+    ),
+    _command("swapdb", 3, "write fast", _NONE, "server", "Refused: kio does not swap.", keyspace.swapdb, right="admin"),
+    _command("memory", -2, "", _NONE, "server", "The bytes that a key takes.", dumps.memory),
+    _command("command", -1, "loading stale", _NONE, "server", "What commands there are.", None, right="connection"),
+    _command("info", -1, "loading stale", _NONE, "server", "What the server is and does.", None),
+    _command("config", -2, "", _NONE, "server", "Settings.", None, right="admin"),
+    _command("time", 1, "loading stale fast", _NONE, "server", "The clock.", None, right="connection"),
+)
+
+_BEFORE_AUTH: Final = "noscript loading stale fast no_auth allow_busy"
+_DOOR: Final = "noscript loading stale fast allow_busy"
+_CONNECTION: Final = tuple(
+    _command(name, arity, flags, keys_at, group, summary, None, right="connection")
+    for name, arity, flags, keys_at, group, summary in (
+        ("ping", -1, "fast", _NONE, "connection", "PONG, or what was sent."),
+        ("echo", 2, "loading stale fast", _NONE, "connection", "What was sent."),
+        ("select", 2, "loading stale fast", _NONE, "connection", "Choose the keyspace."),
+        ("auth", -2, _BEFORE_AUTH, _NONE, "connection", "Say who one is."),
+        ("hello", -1, _BEFORE_AUTH, _NONE, "connection", "Choose the protocol's version."),
+        ("quit", -1, _BEFORE_AUTH, _NONE, "connection", "Close the connection."),
+        ("reset", 1, _BEFORE_AUTH, _NONE, "connection", "Make the connection as new."),
+        ("client", -2, "", _NONE, "connection", "Names and facts of connections."),
+        ("multi", 1, _DOOR, _NONE, "transactions", "Begin a transaction."),
+        ("exec", 1, "noscript loading stale skip_slowlog", _NONE, "transactions", "Do what was queued."),
+        ("discard", 1, _DOOR, _NONE, "transactions", "Forget what was queued."),
+        ("watch", -2, _DOOR, _ALL, "transactions", "Let the transaction fail if a key changes."),
+        ("unwatch", 1, _DOOR, _NONE, "transactions", "Forget what is watched."),
+        ("wait", 3, "noscript", _NONE, "generic", "Wait until replicas have what was written."),
+    )
+)
+
+TABLE: Final[Mapping[str, Command]] = {
+    command.name: command for command in (*_STRINGS, *_MANY, *_BITS, *_KEYS, *_SERVER, *_CONNECTION)
+}

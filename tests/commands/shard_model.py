@@ -16,7 +16,7 @@ from kio.commands.functions import REGISTER
 from kio.commands.ops import ALL, Operation, result_of
 from kio.commands.replies import CommandError
 from kio.commands.state import Removed, State
-from kio.commands.table import TABLE
+from kio.commands.table import TABLE, Command
 from kio.errors import KeyEmpty, KeyTooLarge, KioError, ValueTooLarge
 from kio.limits import EXPIRE_AT_MS_MAX, KEY_BYTES_MAX, TTL_MS_MAX, VALUE_BYTES_MAX
 from tests.segments.operations_model import Answer, OperationsModel
@@ -65,17 +65,18 @@ class ShardModel:
         assert command.run is not None
         try:
             plan = command.run(args, self)
-            return self._finish(plan) if isinstance(plan, GeneratorType) else plan
+            return self._finish(plan, command) if isinstance(plan, GeneratorType) else plan
         except CommandError as error:
             raise Refused(error.text) from None
         except KioError as error:
             raise Refused(text_of(error)) from None
 
-    def _finish(self, plan: Any) -> Any:
+    def _finish(self, plan: Any, command: Command) -> Any:
         try:
             asked = next(plan)
             while True:
                 self.moments.append(asked)
+                self._check_moments(command)
                 # A real shard answers every operation of a moment, whatever became of the others.
                 answers = [self._answer(operation) for operation in asked]
                 try:
@@ -86,6 +87,22 @@ class ShardModel:
                     asked = plan.send(results)
         except StopIteration as stop:
             return stop.value
+
+    def _check_moments(self, command: Command) -> None:
+        """What the table promises of a plan: a door that holds the shards of its first moment holds enough."""
+        first, *others = self.moments
+        assert all(self.moments), "a moment is of at least one operation"
+        if command.moments == 0:
+            assert {operation.op for operations in self.moments for operation in operations} == {wire.OP_SCAN}
+            return
+        assert len(self.moments) <= command.moments
+        held = {(operation.keyspace, operation.key, operation.shard) for operation in first}
+        for operation in (operation for operations in others for operation in operations):
+            named = operation.keyspace if operation.keyspace != self.keyspace else None
+            assert {
+                (operation.keyspace, operation.key, operation.shard),
+                (named, operation.key, operation.shard),
+            } & held
 
     def _answer(self, operation: Operation) -> Answer:
         keyspace = self.keyspace if operation.keyspace is None else operation.keyspace
