@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import shutil
 import socket
@@ -11,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,8 @@ import pytest
 from tests.cluster.daemon import Daemon, rss_mib, run_cli
 from tests.resp.resp_codec import Connection, Simple
 
+#: STAND_IN=redis makes a second redis-server of kio, to try the tests that compare: nothing may differ then.
+STANDS_IN: Final = os.environ.get("STAND_IN") == "redis"
 START_S: Final = 20.0
 STOP_S: Final = 10.0
 #: kio's longest value by default; redis-server gets the same, so that an offset beyond it is refused by both.
@@ -70,7 +73,7 @@ def door_is_there() -> bool:
 
 def need_door() -> None:
     """Skips the test that asks while kio has no RESP door."""
-    if not door_is_there():
+    if not STANDS_IN and not door_is_there():
         pytest.skip("this kio has no RESP door: `kio serve --help` says so")
 
 
@@ -90,6 +93,10 @@ def resp_port(daemon: Daemon) -> int:
 @contextmanager
 def kio_server(*, workers: int = 2, shards: int | None = 4, flags: Sequence[str] = ()) -> Iterator[Server]:
     """A kio daemon with a RESP door on any free port."""
+    if STANDS_IN:
+        with redis_server() as running:
+            yield replace(running, name="kio")
+        return
     with Daemon(workers=workers, shards=shards, flags=["--resp-port", "0", *flags]) as daemon:
         yield Server("kio", resp_port(daemon), daemon.pids, daemon)
 
