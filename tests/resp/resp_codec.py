@@ -351,6 +351,10 @@ class Connection:
             self._decoder.feed(data)
         return reply
 
+    def receive_bytes(self) -> bytes:
+        """The next reply as it came over the wire; for parsers under test."""
+        return encode(self.receive())
+
     def call(self, *words: bytes | str | int) -> Reply:
         """One command, one reply."""
         self.send(command(*words))
