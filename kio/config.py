@@ -133,7 +133,7 @@ class Settings:
     port: int = _setting(7400, "The TCP port of the native protocol; 0 takes any free port.", high=65_535)
     resp_port: int = _setting(
         7379,
-        "The TCP port kept for Redis clients; this version has no RESP door and does not listen on it.",
+        "The TCP port for Redis clients (RESP2 and RESP3); 0 takes any free port.",
         high=65_535,
     )
     http_port: int = _setting(
@@ -143,6 +143,9 @@ class Settings:
     )
     socket: str = _setting(
         "", "The path of a Unix socket for the native protocol, beside the TCP port; empty makes none."
+    )
+    resp_socket: str = _setting(
+        "", "The path of a Unix socket for Redis clients, beside the TCP port; empty makes none."
     )
     workers: int = _setting(
         0,
@@ -230,7 +233,8 @@ class Settings:
         for name, value in self.items():
             BY_NAME[name].parse(value, "the program")
         _check_host(self.host)
-        _check_socket(self.socket)
+        _check_socket("socket", self.socket)
+        _check_socket("resp_socket", self.resp_socket)
         _check_ports(self)
 
     def items(self) -> Iterator[tuple[str, Value]]:
@@ -338,11 +342,11 @@ def _check_host(host: str) -> None:
         )
 
 
-def _check_socket(socket: str) -> None:
-    length = len(os.fsencode(socket))
+def _check_socket(name: str, path: str) -> None:
+    length = len(os.fsencode(path))
     if length > SOCKET_PATH_BYTES_MAX:
         raise ConfigError(
-            f"socket is a path of {length} bytes; a Unix socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes"
+            f"{name} is a path of {length} bytes; a Unix socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes"
         )
 
 

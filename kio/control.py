@@ -16,8 +16,9 @@ Worker to supervisor
     stats       shards: {id: stats}, rss_bytes, cpu_s        every STATS_INTERVAL_S and when a state changes
     failed      error, message                               what kept it from starting, then it exits with 1
 Supervisor to router
-    configure   shards (count), seed, listeners: [{"fd", "kind": "tcp"|"unix"}], pipes_dir, max_value_bytes, server,
-                max_connections, log_level, log_format, shard_operations_max, shard_bytes_max
+    configure   shards (count), seed, listeners: [{"fd", "kind": "tcp"|"unix", "protocol":
+                "native"|"resp"}], pipes_dir, max_value_bytes, server, resp_port, settings (some, for CONFIG of
+                RESP), max_connections, log_level, log_format, shard_operations_max, shard_bytes_max
     worker_up   worker, name, shards: [..]    connect to this pair of pipes, route these shards there
     worker_down worker, shards: [..]          fail what is in flight there with ShardDown, drop the pipes
     topology    status                        what the supervisor knows for `stats`: pids, restarts, ports, versions

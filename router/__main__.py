@@ -29,7 +29,10 @@ def main() -> int:
         return 1
     log.configure(configure["log_level"], configure["log_format"])
     try:
-        loop = RouterLoop(sock, configure, [socket.socket(fileno=each["fd"]) for each in configure["listeners"]])
+        doors: dict[str, list[socket.socket]] = {"native": [], "resp": []}
+        for each in configure["listeners"]:
+            doors[each["protocol"]].append(socket.socket(fileno=each["fd"]))
+        loop = RouterLoop(sock, configure, doors["native"], doors["resp"])
     except (OSError, ValueError) as error:
         _log.exception("start failed")
         control.send(sock, {"type": "failed", "error": type(error).__name__, "message": str(error)})

@@ -25,7 +25,12 @@ from kio.frontdoor._dispatch import Dispatch, live_allocations
 from kio.frontdoor.door import Door
 from kio.frontdoor.greeting import Greeting
 from kio.frontdoor.poller import READABLE, Poller
+from kio.frontdoor.resp.connection import ConnectionCommands
+from kio.frontdoor.resp.introspection import IntrospectionCommands
+from kio.frontdoor.resp.runner import Runner
+from kio.frontdoor.resp.server import REDIS_VERSION, ServerCommands
 from kio.log import Log
+from kio.router.facts import DaemonFacts
 from kio.router.pipes import Pipes
 from kio.router.rare import RareOperations
 
@@ -57,10 +62,16 @@ class RouterLoop:
     Args:
         sock: the control socket; its other end is the supervisor's.
         configure: the supervisor's first message (control.py).
-        listeners: the listening sockets it names.
+        listeners, resp_listeners: the listening sockets it names, of either protocol.
     """
 
-    def __init__(self, sock: socket.socket, configure: control.Message, listeners: list[socket.socket]) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        configure: control.Message,
+        listeners: list[socket.socket],
+        resp_listeners: list[socket.socket],
+    ) -> None:
         # Set once.
         shards = int(configure["shards"])
         value_bytes_max = int(configure["max_value_bytes"])
@@ -78,6 +89,7 @@ class RouterLoop:
             shard_bytes_max=int(configure["shard_bytes_max"]),
         )
         self._rare = RareOperations(self._dispatch, shards, self._stats)
+        self._runner = Runner(self._dispatch, shards)
         self._door = Door(
             self._poller,
             self._dispatch,
@@ -85,8 +97,14 @@ class RouterLoop:
             self._submit,
             self._rare,
             Greeting(configure["server"], shards, value_bytes_max),
+            resp_listeners=resp_listeners,
+            runner=self._runner,
             connections_max=int(configure["max_connections"]),
         )
+        ConnectionCommands(self._runner, self._dispatch, REDIS_VERSION, lambda *_: None, self._door.doom)
+        facts = DaemonFacts(configure, self._stats)
+        ServerCommands(self._runner, facts)
+        IntrospectionCommands(self._runner)
         # Changed by the loop.
         self._workers: dict[int, _Worker] = {}
         self._pipes_of: list[Pipes | None] = [None] * shards

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import Literal
 
 from kio.segments._expiries import ExpiryQueue
 from kio.segments._keydir import KeyDir

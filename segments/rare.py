@@ -15,7 +15,8 @@ from typing import Any, Final
 import msgpack
 
 from kio import opbatch, wire
-from kio.commands.state import REGISTER, Removed, State
+from kio.commands.functions import REGISTER
+from kio.commands.state import Removed, State
 from kio.errors import BadRequest, Corrupt, DiskFull, KioError, Overloaded, ShardReadOnly, from_wire
 from kio.segments import _scan
 from kio.segments._atomic import Group
@@ -147,8 +148,10 @@ class RareOperations:
             outcome = REGISTER.call(name, None if found is None else State(*found), engine.now_ms, arguments)
             change = outcome.change
             if change is not None:
-                is_gone = isinstance(change, Removed) or 0 < change.expire_at_ms <= engine.now_ms
-                stopped = engine.change(None) if is_gone else engine.change(change.value, change.expire_at_ms)
+                if isinstance(change, Removed) or 0 < change.expire_at_ms <= engine.now_ms:
+                    stopped = engine.change(None)
+                else:
+                    stopped = engine.change(change.value, change.expire_at_ms)
                 if stopped is None:
                     return True
                 if stopped == NEEDS_ROTATION:

@@ -1,4 +1,4 @@
-"""All commands: those on keys (table.py), and those that are about a connection or the daemon, which the front door runs."""
+"""All commands: those on keys (table.py), and those about a connection or the daemon, which the front door runs."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _TRANSACTIONS: Final = (
     _own("multi", 1, _FAST, "transactions", "Keep the commands that follow until EXEC."),
     _own("exec", 1, "loading stale", "transactions", "Run what was kept since MULTI, as one."),
     _own("discard", 1, _FAST, "transactions", "Forget what was kept since MULTI."),
-    _own("watch", -2, _FAST, "transactions", "Let EXEC do nothing when one of these keys has changed.", "read")._replace(
-        first_key=1, last_key=-1, step=1
-    ),
+    _own(
+        "watch", -2, _FAST, "transactions", "Let EXEC do nothing when one of these keys has changed.", "read"
+    )._replace(first_key=1, last_key=-1, step=1),
     _own("unwatch", 1, _FAST, "transactions", "Let EXEC depend on no key."),
 )
 _SERVER: Final = (

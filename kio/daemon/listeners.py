@@ -117,6 +117,7 @@ class Doors:
 
     Attributes:
         native, unix: for clients, served by the router; `unix` is None where no path is set.
+        resp, resp_unix: the same, for those of Redis.
         http: for the operator, served by the supervisor.
         ports: which TCP ports they are, and the path.
         url, http_url: how to name them to a client.
@@ -125,6 +126,8 @@ class Doors:
     native: socket.socket
     http: socket.socket
     unix: socket.socket | None
+    resp: socket.socket
+    resp_unix: socket.socket | None
     ports: Mapping[str, int | str | None]
     url: str
     http_url: str
@@ -140,23 +143,44 @@ class Doors:
         with contextlib.ExitStack() as stack:
             native = stack.enter_context(listen_tcp(settings.host, settings.port, "port"))
             http = stack.enter_context(listen_tcp(settings.host, settings.http_port, "http_port"))
-            unix = None
-            if settings.socket:
-                path = Path(settings.socket).absolute()
-                unix = stack.enter_context(listen_unix(path))
-                stack.callback(path.unlink, missing_ok=True)
+            resp = stack.enter_context(listen_tcp(settings.host, settings.resp_port, "resp_port"))
+            unix, resp_unix = (cls._unix(stack, path) for path in (settings.socket, settings.resp_socket))
             native_port, http_port = native.getsockname()[1], http.getsockname()[1]
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            ports = {"native": native_port, "http": http_port, "resp": None, "socket": settings.socket or None}
-            yield cls(native, http, unix, ports, f"kio://{host}:{native_port}", f"http://{host}:{http_port}")
+            ports = {
+                "native": native_port,
+                "http": http_port,
+                "resp": resp.getsockname()[1],
+                "socket": settings.socket or None,
+                "resp_socket": settings.resp_socket or None,
+            }
+            yield cls(
+                native, http, unix, resp, resp_unix, ports, f"kio://{host}:{native_port}", f"http://{host}:{http_port}"
+            )
 
     @property
     def inherited(self) -> list[dict[str, Any]]:
         """What the router serves: the descriptors' numbers and kinds."""
-        doors = [{"fd": self.native.fileno(), "kind": "tcp"}]
-        if self.unix is not None:
-            doors.append({"fd": self.unix.fileno(), "kind": "unix"})
-        return doors
+        doors = (
+            (self.native, "tcp", "native"),
+            (self.unix, "unix", "native"),
+            (self.resp, "tcp", "resp"),
+            (self.resp_unix, "unix", "resp"),
+        )
+        return [
+            {"fd": sock.fileno(), "kind": kind, "protocol": protocol}
+            for sock, kind, protocol in doors
+            if sock is not None
+        ]
+
+    @staticmethod
+    def _unix(stack: contextlib.ExitStack, name: str) -> socket.socket | None:
+        if not name:
+            return None
+        path = Path(name).absolute()
+        sock = stack.enter_context(listen_unix(path))
+        stack.callback(path.unlink, missing_ok=True)
+        return sock
 
 
 class PipesDirectory:

@@ -166,6 +166,13 @@ def _configure_router(
         "shards": directory.shards,
         "listeners": doors.inherited,
         "server": f"kio/{__version__}",
+        "resp_port": doors.ports["resp"],
+        "settings": {
+            "data": os.fspath(settings.data),
+            "host": settings.host,
+            "sync": settings.sync,
+            "max_memory_mib": settings.max_memory_mib,
+        },
         "max_connections": settings.max_connections,
         "shard_operations_max": limits.SHARD_OPERATIONS_MAX,
         "shard_bytes_max": limits.SHARD_BYTES_MAX,

@@ -30,6 +30,8 @@ from kio.frontdoor._dispatch import Dispatch
 from kio.frontdoor.events import Asked, Dropped, Event, Gathered, Refused
 from kio.frontdoor.greeting import Greeting
 from kio.frontdoor.poller import BROKEN, READABLE, WRITABLE, Poller
+from kio.frontdoor.resp.runner import Runner
+from kio.frontdoor.resp.sessions import Session
 from kio.wire import OP_HELLO, OP_PING, encode_frame
 
 READ_BYTES: Final = 256 * limits.KIB
@@ -65,10 +67,11 @@ class RareOperations(Protocol):
 
 
 class _Connection:
-    __slots__ = ("fd", "id", "mask", "opened_at", "parted_at", "peer", "read_at", "sent_at", "sock")
+    __slots__ = ("fd", "id", "is_resp", "mask", "opened_at", "parted_at", "peer", "read_at", "sent_at", "sock")
 
-    def __init__(self, sock: socket.socket, id: int, peer: str, now: float) -> None:
+    def __init__(self, sock: socket.socket, id: int, peer: str, now: float, *, is_resp: bool) -> None:
         self.sock = sock
+        self.is_resp = is_resp
         self.fd = sock.fileno()
         self.id = id
         self.peer = peer
@@ -86,9 +89,11 @@ class Door:
     Args:
         poller: the loop's; the door registers its sockets there.
         dispatch: the state of the door, shared with `rare`.
-        listeners: bound and listening TCP and Unix sockets.
+        listeners: bound and listening TCP and Unix sockets, of the native protocol.
+        resp_listeners: the same, of RESP.
         submit: takes a batch for a shard, without blocking.
         rare: answers what is neither a key operation nor hello nor ping.
+        runner: answers the commands of RESP that the kernel does not; None where there is no RESP.
         greeting: answers hellos.
         connections_max: past this many, a connection is told Overloaded and closed.
         hello_timeout_s, stall_timeout_s: see above.
@@ -103,6 +108,8 @@ class Door:
         rare: RareOperations,
         greeting: Greeting,
         *,
+        resp_listeners: Iterable[socket.socket] = (),
+        runner: Runner | None = None,
         connections_max: int = limits.CONNECTIONS_MAX,
         hello_timeout_s: float = limits.HELLO_TIMEOUT_S,
         stall_timeout_s: float = limits.STALL_TIMEOUT_S,
@@ -110,7 +117,9 @@ class Door:
         # Set once.
         self._poller = poller
         self._dispatch = dispatch
-        self._listeners = list(listeners)
+        self._resp_listeners = list(resp_listeners)
+        self._listeners = [*listeners, *self._resp_listeners]
+        self._runner = runner
         self._submit = submit
         self._rare = rare
         self._greeting = greeting
@@ -126,6 +135,8 @@ class Door:
         self._expire_at = 0.0
         self._sweep_at = 0.0
         self._sweep: Iterator[_Connection] = iter(())
+        #: Connections that a command wants closed; not while the kernel is in the middle of one.
+        self._doomed: list[int] = []
         for listener in self._listeners:
             listener.setblocking(False)
             if listener.family != socket.AF_UNIX:
@@ -157,6 +168,8 @@ class Door:
             while events := dispatch.take_events():
                 for event in events:
                     self._handle(event)
+            if self._doomed:
+                self._close_doomed()
             for shard, batch in dispatch.take_batches():
                 self._submit(shard, batch)
             for id in dispatch.outputs():
@@ -186,8 +199,13 @@ class Door:
             else:
                 self._rare.asked(event)
         elif isinstance(event, Gathered):
-            self._rare.gathered(event)
+            if self._runner is not None and self._runner.owns(event.handle):
+                self._runner.gathered(event)
+            else:
+                self._rare.gathered(event)
         elif isinstance(event, Dropped):
+            if self._runner is not None:
+                self._runner.dropped(event.handle)
             self._rare.dropped(event)
         else:
             self._log_refused(event)
@@ -202,7 +220,7 @@ class Door:
     def _log_refused(self, event: Refused) -> None:
         connection = self._connections.get(event.connection)
         peer = connection.peer if connection is not None else None
-        reason = "this is HTTP, not the kio protocol" if event.beginning.startswith(_HTTP) else event.reason
+        reason = "this is HTTP, which is not spoken here" if event.beginning.startswith(_HTTP) else event.reason
         self._repeats.warning("connection refused", fault=reason, peer=peer, beginning=event.beginning)
 
     # --- connections
@@ -221,23 +239,43 @@ class Door:
                 for each in self._listeners:
                     self._poller.unregister(each.fileno())
                 return
-            self._open(sock, _peer(sock, address))
+            self._open(sock, _peer(sock, address), is_resp=listener in self._resp_listeners)
 
-    def _open(self, sock: socket.socket, peer: str) -> None:
+    def _open(self, sock: socket.socket, peer: str, *, is_resp: bool) -> None:
         sock.setblocking(False)
         if len(self._connections) >= self._connections_max:
             self._repeats.warning("connection refused", fault="max_connections is reached", peer=peer)
             message = f"the daemon has {len(self._connections)} connections already, see max_connections"
-            _send_last(sock, encode_frame([0, Overloaded.code, message, False]))
+            last = (
+                b"-ERR max number of clients reached\r\n"
+                if is_resp
+                else encode_frame([0, Overloaded.code, message, False])
+            )
+            _send_last(sock, last)
             sock.close()
             return
-        connection = _Connection(sock, self._dispatch.open(), peer, monotonic_s())
+        connection = _Connection(sock, self._dispatch.open(is_resp), peer, monotonic_s(), is_resp=is_resp)
         self._connections[connection.id] = connection
+        if is_resp and self._runner is not None:
+            self._runner.opened(Session(connection.id, connection.fd, peer, _peer(sock, sock.getsockname())))
         self._poller.register(connection.fd, connection.mask, lambda events: self._ready(connection, events))
+
+    def doom(self, id: int) -> None:
+        """Close a connection, soon."""
+        self._doomed.append(id)
+
+    def _close_doomed(self) -> None:
+        doomed, self._doomed = self._doomed, []
+        for id in doomed:
+            connection = self._connections.get(id)
+            if connection is not None:
+                self._close(connection)
 
     def _close(self, connection: _Connection) -> None:
         del self._connections[connection.id]
         self._unsent.discard(connection)
+        if connection.is_resp and self._runner is not None:
+            self._runner.closed(connection.id)
         self._dispatch.close(connection.id)
         self._poller.unregister(connection.fd)
         connection.sock.close()
@@ -313,6 +351,8 @@ class Door:
 
     def _look_for_timeouts(self, now: float) -> None:
         self._repeats.tick()
+        if self._runner is not None:
+            self._runner.tick()
         if self._accept_again_at is not None and now >= self._accept_again_at:
             self._accept_again_at = None
             for listener in self._listeners:
@@ -355,6 +395,7 @@ class Door:
             listener.close()
         self._accept_again_at = None
         self._listeners.clear()
+        self._resp_listeners.clear()
 
     @property
     def is_drained(self) -> bool:

@@ -29,7 +29,6 @@ class ConnectionCommands:
         dispatch: the door's.
         server: what HELLO tells of the daemon: its version, as a client of Redis compares it.
         authenticate: proves a password.
-        stranger: who a connection is that has not said so; None: it has to.
         close: ends another connection.
     """
 
@@ -39,14 +38,12 @@ class ConnectionCommands:
         dispatch: Dispatch,
         server: str,
         authenticate: Authenticate,
-        stranger: Callable[[], Guest | None],
         close: Callable[[int], None],
     ) -> None:
         self._runner = runner
         self._dispatch = dispatch
         self._server = server
         self._authenticate = authenticate
-        self._stranger = stranger
         self._close = close
         runner.own |= {
             "ping": self._ping,
@@ -142,7 +139,7 @@ class ConnectionCommands:
         return "OK"
 
     def _proven(self, session: Session, name: str, password: bytes, *, is_named: bool = True) -> Guest:
-        stranger = self._stranger()
+        stranger = self._runner.stranger()
         if stranger is not None and not is_named:
             raise CommandError(
                 "ERR AUTH <password> called without any password configured for the default user. Are you sure your "
@@ -167,7 +164,7 @@ class ConnectionCommands:
 
     def _reset(self, session: Session, arguments: list[bytes]) -> str:
         session.forget()
-        session.user = self._stranger()
+        session.user = self._runner.stranger()
         self._dispatch.tune(session.connection, silent=False, skips_reply=False)
         self._runner.look_at(session)
         return "RESET"
@@ -363,7 +360,8 @@ class ConnectionCommands:
 
     def _caching(self, session: Session, arguments: list[bytes]) -> str:
         raise CommandError(
-            "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled"
+            "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode "
+            "enabled"
         )
 
     def _help(self, session: Session, arguments: list[bytes]) -> list[bytes]:

@@ -1,8 +1,8 @@
 """Shards that one command has to itself, from its first moment to its last.
 
-A command that needs answers before it can say what else is to be done (RENAME, MSETNX, EXEC after WATCH) holds the shards
-of its keys meanwhile: what comes for them from others is queued behind it. All shards of a command are taken at once, and
-whoever came first gets them first: so nobody waits for ever, and nobody waits for somebody who waits for him.
+A command that needs answers before it can say what else is to be done (RENAME, MSETNX, EXEC after WATCH) holds the
+shards of its keys meanwhile: what comes for them from others is queued behind it. All shards of a command are taken at
+once, and whoever came first gets them first: nobody waits for ever, and nobody waits for somebody who waits for him.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ _QUOTE, _APOSTROPHE, _BACKSLASH = 0x22, 0x27, 0x5C
 def split(line: bytes) -> list[bytes] | None:
     """The words of a line; None where quotes do not match.
 
-    Within "..." there are \\n \\r \\t \\b \\a \\xHH and \\ before anything else; within '...' only \\'. A closing quote ends its
-    word.
+    Within "..." there are \\n \\r \\t \\b \\a \\xHH and \\ before anything else; within '...' only \\'. A closing quote
+    ends its word.
 
         >>> split(b'SET greeting "a\\\\x20b" ')
         [b'SET', b'greeting', b'a b']

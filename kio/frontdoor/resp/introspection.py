@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from kio.commands.catalog import COMMANDS
-from kio.commands.glob import matches
 from kio.commands.keys import keys_of
 from kio.commands.replies import NULL_ARRAY, CommandError, SetReply
 from kio.commands.table import Command
 from kio.frontdoor.resp.runner import Runner
 from kio.frontdoor.resp.sessions import Session
+from kio.glob import Glob
 
 
 class IntrospectionCommands:
@@ -71,7 +71,7 @@ def _list(rest: list[bytes]) -> list[bytes]:
     if not rest:
         return names
     if len(rest) == 3 and rest[0].upper() == b"FILTERBY" and rest[1].upper() == b"PATTERN":
-        return [name for name in names if matches(rest[2].lower(), name)]
+        return [name for name in names if Glob(rest[2].lower()).matches(name)]
     raise CommandError("ERR syntax error")
 
 

@@ -97,11 +97,7 @@ class Jobs:
     def gathered(self, handle: int, replies: Replies) -> None:
         """The results of a job's moment are there."""
         job = self._jobs.pop(handle)
-        try:
-            results = self._results(job, replies)
-        except Exception as error:
-            self._advance(job, error)
-            return
+        results = self._results(job, replies)
         failed = next((result for result in results if isinstance(result, KioError)), None)
         self._advance(job, results if failed is None or job.takes_errors else failed)
 
@@ -187,17 +183,14 @@ class Jobs:
             results.append(_together(operation, parts))
         return results
 
-    def _advance(self, job: Job, outcome: list[Any] | BaseException) -> None:
+    def _advance(self, job: Job, outcome: list[Any] | KioError) -> None:
         try:
-            if isinstance(outcome, BaseException):
-                operations = job.plan.throw(outcome)
-            else:
-                operations = job.plan.send(outcome)
+            operations = job.plan.throw(outcome) if isinstance(outcome, KioError) else job.plan.send(outcome)
         except StopIteration as end:
             self._end(job, end.value)
         except (CommandError, KioError) as error:
             self._end(job, error)
-        except Exception:
+        except Exception:  # noqa: BLE001  a bug in one plan must not end them all
             _log.exception("a command failed")
             self._end(job, InternalError("the front door failed; see its log"))
         else:

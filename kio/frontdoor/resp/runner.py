@@ -14,10 +14,10 @@ from kio import errors, limits, log
 from kio.clock import monotonic_s, wall_ms
 from kio.commands import ops
 from kio.commands.arguments import wrong_arity
+from kio.commands.catalog import COMMANDS
 from kio.commands.error_texts import text_of
 from kio.commands.ops import Operation
 from kio.commands.replies import CommandError
-from kio.commands.catalog import COMMANDS
 from kio.commands.table import Command
 from kio.errors import InternalError, KioError
 from kio.frontdoor._dispatch import Dispatch
@@ -25,6 +25,7 @@ from kio.frontdoor.events import Gathered
 from kio.frontdoor.resp import inline, transactions
 from kio.frontdoor.resp.encoding import encode, encode_error
 from kio.frontdoor.resp.jobs import Job, Jobs
+from kio.frontdoor.resp.rights import Everybody, Guest
 from kio.frontdoor.resp.sessions import Queued, Session, Sessions
 
 #: What a stranger may run.
@@ -78,6 +79,8 @@ class Runner:
             "unwatch": self._unwatch,
         }
         self.sessions = Sessions()
+        #: Who a connection is that has not said so; None: it has to.
+        self.stranger: Callable[[], Guest | None] = Everybody
         # Changed by commands.
         #: handle -> name of the commands that `hold_back` keeps, until it is over.
         self._kept: list[tuple[int, int, list[bytes]]] = []
@@ -110,7 +113,7 @@ class Runner:
         except KioError as error:
             self._answer_error(handle, text_of(error))
             self._spoil(session)
-        except Exception:
+        except Exception:  # noqa: BLE001  a bug in one command must not end the door
             _log.exception("a command failed")
             self._answer_error(handle, text_of(InternalError("the front door failed; see its log")))
 
@@ -128,6 +131,7 @@ class Runner:
 
     def opened(self, session: Session) -> None:
         """A connection came."""
+        session.user = self.stranger()
         self.sessions.add(session)
         self.look_at(session)
 
@@ -298,7 +302,7 @@ class Runner:
             # Half of it would be refused.
             raise errors.Overloaded
         plan = transactions.transaction(steps, keyspaces, watched)
-        first = plan.send(None) if steps or watched else []
+        first = next(plan) if steps or watched else []
         job = Job(plan, handle, session.keyspace, lambda _: None, shards=frozenset() if is_single else shards,
                   takes_errors=True)  # fmt: skip
         if not steps and not watched:
@@ -326,8 +330,7 @@ class Runner:
                 self.look_at(session)
         kept, self._kept = self._kept, []
         for handle, connection, arguments in kept:
-            session = self.sessions.get(connection)
-            if session is not None:
+            if self.sessions.get(connection) is not None:
                 self._dispatch.tune(connection, waiting=False)
                 self.command(handle, connection, arguments)
 

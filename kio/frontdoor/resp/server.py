@@ -14,12 +14,12 @@ from kio import wire
 from kio.clock import monotonic_s
 from kio.commands import ops
 from kio.commands.arguments import integer, syntax_error
-from kio.commands.glob import matches
 from kio.commands.ops import Operation, Plan
 from kio.commands.replies import CommandError, Verbatim
 from kio.frontdoor.resp.connection import KEYSPACES
 from kio.frontdoor.resp.runner import Runner
 from kio.frontdoor.resp.sessions import Session
+from kio.glob import Glob
 
 #: What INFO calls itself: tools compare it to know what they may send.
 REDIS_VERSION: Final = "7.2.0"
@@ -37,7 +37,7 @@ class Facts(Protocol):
 
     @property
     def version(self) -> str:
-        """kio's own version."""
+        """Kio's own version."""
 
     @property
     def settings(self) -> Mapping[str, str]:
@@ -166,7 +166,7 @@ class ServerCommands:
             return {
                 key.encode(): value.encode()
                 for key, value in settings.items()
-                if any(matches(pattern, key.encode()) for pattern in patterns)
+                if any(Glob(pattern).matches(key.encode()) for pattern in patterns)
             }
         if name == b"set" and len(arguments) > 3 and len(arguments) % 2 == 0:
             return self._set(arguments[2:])
@@ -313,7 +313,6 @@ def _unknown_subcommand(command: str, name: bytes) -> CommandError:
 
 
 def _unpacked(payload: bytes) -> Figures:
-
 
     figures: Figures = msgpack.unpackb(payload, strict_map_key=False)
     return figures

@@ -1,10 +1,10 @@
 """MULTI to EXEC: many plans as one.
 
-Where no command of it needs answers first and nothing is watched, all its operations are one moment: queued at one point
-of every shard's order, so nobody sees a part of it. Else it holds the shards of all its keys, looks whether what was
-watched is still of the version it had, and runs its commands one after the other.
-A command that fails takes nothing of the others back, as in Redis. A crash of a worker may leave one shard's part undone:
-all or nothing over a crash is what keys of one {tag} get (jobs.py).
+Where no command of it needs answers first and nothing is watched, all its operations are one moment: queued at one
+point of every shard's order, so nobody sees a part of it. Else it holds the shards of all its keys, looks whether what
+was watched is still of the version it had, and runs its commands one after the other.
+A command that fails takes nothing of the others back, as in Redis. A crash of a worker may leave one shard's part
+undone: all or nothing over a crash is what keys of one {tag} get (jobs.py).
 """
 
 from __future__ import annotations
