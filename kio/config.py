@@ -38,7 +38,7 @@ VARIABLES_OF_THE_CLI: Final = frozenset({"KIO_URL", "KIO_CONFIG", "KIO_DEBUG"})
 #: A Unix socket's path has this many bytes at most (sun_path, with its closing NUL).
 SOCKET_PATH_BYTES_MAX: Final = 107
 
-Value = int | float | str | Path
+Value = bool | int | float | str | Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,9 @@ class Setting:
 
     @property
     def range(self) -> str:
-        """What it may be, as a person reads it: `0..65535`, `always | interval | os`, `path` or `text`."""
+        """What it may be, as a person reads it: `0..65535`, `always | interval | os`, `true | false`, `path` ...."""
+        if isinstance(self.default, bool):
+            return "true | false"
         if isinstance(self.default, int | float):
             return f"{self.low}..{self.high}"
         if self.choices:
@@ -83,11 +85,16 @@ class Setting:
         """`value` as this setting's type, within its range.
 
         Text is taken for a number only when it is ASCII digits and nothing else; where the number need not be whole,
-        there may be a point between them.
+        there may be a point between them. Text is taken for a truth only when it is "true" or "false".
 
         Raises:
             ConfigError: when it is of another type or out of range; the message names the setting and `origin`.
         """
+        if isinstance(self.default, bool):
+            truth = {"true": True, "false": False}.get(value) if isinstance(value, str) else value
+            if not isinstance(truth, bool):
+                raise self._refuse(value, origin, "true or false")
+            return truth
         if isinstance(self.default, int | float):
             is_whole = isinstance(self.default, int)
             number = _number(value) if is_whole else _decimal(value)
@@ -128,7 +135,7 @@ class Settings:
     data: Path = _setting(Path("/var/lib/kio"), "The data directory; it is created when it is not there.")
     host: str = _setting(
         "127.0.0.1",
-        "The IP address to listen on; only loopback addresses are taken, since there is no authentication yet.",
+        "The IP address to listen on; one that other machines can reach needs users_file, see protected_mode.",
     )
     port: int = _setting(7400, "The TCP port of the native protocol; 0 takes any free port.", high=65_535)
     resp_port: int = _setting(
@@ -147,6 +154,26 @@ class Settings:
     resp_socket: str = _setting(
         "", "The path of a Unix socket for Redis clients, beside the TCP port; empty makes none."
     )
+    users_file: str = _setting(
+        "",
+        "The path of the TOML file of users, which `kio user` keeps; empty lets everybody do everything.",
+    )
+    protected_mode: bool = _setting(
+        True,
+        "Whether an address that other machines can reach is refused where somebody comes in without a password.",
+    )
+    tls_cert_file: str = _setting(
+        "",
+        "The path of the PEM file of the server's certificate and its chain; set, TCP clients must speak TLS, "
+        "empty is no TLS.",
+    )
+    tls_key_file: str = _setting("", "The path of the PEM file of the certificate's key, which is not encrypted.")
+    tls_ca_file: str = _setting(
+        "",
+        "The path of the PEM file of those who sign clients' certificates; set, a client must show one, empty asks "
+        "for none.",
+    )
+    tls_min_version: str = _setting("1.2", "The oldest version of TLS that is spoken.", choices=("1.2", "1.3"))
     workers: int = _setting(
         0,
         "How many worker processes to run, each pinned to a core; 0 is one per core that the daemon may use.",
@@ -217,6 +244,16 @@ class Settings:
         low=1,
         high=1_000_000,
     )
+    idle_timeout_s: int = _setting(
+        0,
+        "How long in seconds a client that asks nothing stays connected; 0 is for ever.",
+        high=31_536_000,
+    )
+    client_requests_per_s: int = _setting(
+        0,
+        "How many requests a second one connection may make, the others wait; 0 is no bound.",
+        high=100_000_000,
+    )
     log_level: str = _setting(
         "info",
         "The least severe log lines that are written.",
@@ -232,10 +269,16 @@ class Settings:
     def __post_init__(self) -> None:
         for name, value in self.items():
             BY_NAME[name].parse(value, "the program")
-        _check_host(self.host)
+        _check_host(self)
         _check_socket("socket", self.socket)
         _check_socket("resp_socket", self.resp_socket)
         _check_ports(self)
+        _check_tls(self)
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether other machines can reach the address that is listened on."""
+        return self.host != "localhost" and not ipaddress.ip_address(self.host).is_loopback
 
     def items(self) -> Iterator[tuple[str, Value]]:
         """(name, value) of every setting, in the catalogue's order."""
@@ -328,18 +371,28 @@ def _decimal(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _check_host(host: str) -> None:
-    if host == "localhost":
-        return
+def _check_host(settings: Settings) -> None:
+    host = settings.host
     try:
-        address = ipaddress.ip_address(host)
+        is_exposed = settings.is_exposed
     except ValueError:
         raise ConfigError(f"host is {host!r}; it must be an IP address, such as 127.0.0.1 or ::1") from None
-    if not address.is_loopback:
+    if is_exposed and settings.protected_mode and not settings.users_file:
         raise ConfigError(
-            f"host is {host!r}, which other machines can reach; kio has no authentication yet, so it listens on "
-            "loopback addresses only: set host to 127.0.0.1 or ::1, and bring remote clients in through a tunnel"
+            f"host is {host!r}, which other machines can reach, and without users_file everybody may do everything: "
+            'set users_file ("kio user add" makes it), or host to 127.0.0.1 or ::1; protected_mode = false takes it '
+            "as it is"
         )
+
+
+def _check_tls(settings: Settings) -> None:
+    if bool(settings.tls_cert_file) != bool(settings.tls_key_file):
+        given, missing = ("cert", "key") if settings.tls_cert_file else ("key", "cert")
+        raise ConfigError(
+            f"tls_{given}_file is set and tls_{missing}_file is not; TLS needs both, which may name one file"
+        )
+    if settings.tls_ca_file and not settings.tls_cert_file:
+        raise ConfigError("tls_ca_file is set and tls_cert_file is not; without a certificate there is no TLS")
 
 
 def _check_socket(name: str, path: str) -> None:

@@ -10,7 +10,9 @@
     │   ├── UnknownOperation         21
     │   ├── NotAnInteger             22
     │   ├── NumberOverflow           23
-    │   └── Aborted                  24
+    │   ├── Aborted                  24
+    │   ├── NotAuthenticated         25
+    │   └── NotPermitted             26
     ├── Unavailable                  the same request may succeed later: `retryable`
     │   ├── ShardDown                32
     │   ├── Overloaded               33
@@ -132,6 +134,22 @@ class Aborted(RequestError):
 
     code = 24
     text = "another operation of this atomic batch failed: nothing of it was applied"
+
+
+class NotAuthenticated(RequestError):
+    """Raised when the daemon wants a user and a password, or those it was told are not right."""
+
+    code = 25
+    exit_code = 77
+    text = "the daemon wants a user and a password, and these are not right"
+
+
+class NotPermitted(RequestError):
+    """Raised when the user may not do this, or not to this key; nothing was applied."""
+
+    code = 26
+    exit_code = 77
+    text = "this user may not do this"
 
 
 class Unavailable(KioError):

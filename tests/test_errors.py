@@ -26,6 +26,8 @@ def test_codes_are_those_that_clients_in_other_languages_know() -> None:
         "NotAnInteger": 22,
         "NumberOverflow": 23,
         "Aborted": 24,
+        "NotAuthenticated": 25,
+        "NotPermitted": 26,
         "ShardDown": 32,
         "Overloaded": 33,
         "Draining": 34,

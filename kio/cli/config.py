@@ -25,5 +25,8 @@ def command(config_file: options.Config = None, json: options.Json = False) -> N
         }
         output.as_json({"settings": settings})
     else:
-        rows = [(name, value, loaded.origins[name]) for name, value in loaded.settings.items()]
+        rows = [
+            (name, str(value).lower() if isinstance(value, bool) else value, loaded.origins[name])
+            for name, value in loaded.settings.items()
+        ]
         output.table("", ("setting", "value", "origin"), rows)

@@ -29,6 +29,7 @@ MEANINGS: Final[dict[int, str]] = {
     INPUT_OUTPUT: "a file cannot be read or written, or the daemon's disk failed",
     75: "the daemon cannot answer now; try again",
     76: "another protocol, or a file of a newer version",
+    77: "the daemon does not know this user, or the user may not do this",
     78: "a setting is wrong, or this is not a kio data directory",
     124: "the deadline passed",
     INTERRUPTED: "interrupted with Ctrl-C",

@@ -33,7 +33,8 @@ def command(config_file: Path | None, **flags: str | None) -> int | None:
 
 def _flag(setting: config.Setting) -> inspect.Parameter:
     metavar = "|".join(setting.choices) or setting.range.upper()
-    default = f" Default: {setting.default}." if str(setting.default) else ""
+    shown = str(setting.default).lower() if isinstance(setting.default, bool) else str(setting.default)
+    default = f" Default: {shown}." if shown else ""
     option = typer.Option(setting.flag, help=setting.help + default, metavar=metavar)
     return _parameter(setting.name, Annotated[str | None, option])
 

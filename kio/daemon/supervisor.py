@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from kio import __version__, config, control, limits, log
 from kio.clock import monotonic_s
-from kio.daemon import banner, cpus, listeners
+from kio.daemon import banner, cpus, listeners, unserved
 from kio.daemon.children import Lifecycle
 from kio.daemon.fleet import Child, Fleet, Worker
 from kio.daemon.http import AdminDoor
@@ -60,6 +60,7 @@ def serve(loaded: config.Loaded) -> int:
     """
     settings = loaded.settings
     log.configure(settings.log_level, settings.log_format)
+    unserved.refuse(settings)
     os.umask(0o077)  # whatever the daemon makes is its owner's alone
     with contextlib.ExitStack() as stack:
         data = _prepare(settings.data)

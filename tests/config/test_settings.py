@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kio import config, limits
 from kio.config import CATALOGUE, Loaded, Settings, load
+from kio.daemon import unserved
 from kio.errors import ConfigError
 
 
@@ -47,7 +49,7 @@ def test_flags_and_variables_have_the_names_of_the_settings() -> None:
 
 @pytest.mark.parametrize("setting", CATALOGUE, ids=lambda s: s.name)
 def test_every_setting_accepts_its_default_from_every_source(tmp_path: Path, setting: config.Setting) -> None:
-    text = str(setting.default)
+    text = str(setting.default).lower() if isinstance(setting.default, bool) else str(setting.default)
     toml = text if isinstance(setting.default, int | float) else f'"{text}"'
     assert load_toml(tmp_path, f"{setting.name} = {toml}").settings == Settings()
     assert load(None, {setting.variable: text}, {}).settings == Settings()
@@ -78,7 +80,7 @@ def test_every_setting_says_in_one_sentence_what_it_does(setting: config.Setting
         assert not setting.name.endswith(unit) or words in setting.help
 
 
-@pytest.mark.parametrize("setting", [s for s in CATALOGUE if isinstance(s.default, int)], ids=lambda s: s.name)
+@pytest.mark.parametrize("setting", [s for s in CATALOGUE if type(s.default) is int], ids=lambda s: s.name)
 def test_a_number_is_taken_at_both_ends_of_its_range_and_not_past_them(setting: config.Setting) -> None:
     assert setting.parse(setting.low, "here") == setting.low
     assert setting.parse(str(setting.high), "here") == setting.high
@@ -156,12 +158,38 @@ def test_a_file_that_is_missing_or_not_toml_is_refused_by_name(tmp_path: Path) -
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
 def test_loopback_addresses_are_taken(host: str) -> None:
     assert Settings(host=host).host == host
+    assert not Settings(host=host).is_exposed
+
+
+@pytest.mark.parametrize("text", ["True", "yes", "1", "0", "on", "", " true"])
+def test_a_truth_is_the_word_true_or_false(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="protected_mode is .*from KIO_PROTECTED_MODE.*true or false"):
+        load(None, {"KIO_PROTECTED_MODE": text}, {})
+    with pytest.raises(ConfigError, match="true or false"):
+        load_toml(tmp_path, "protected_mode = 1")
+    assert not load_toml(tmp_path, "protected_mode = false").settings.protected_mode
+    assert not load(None, {"KIO_PROTECTED_MODE": "false"}, {}).settings.protected_mode
+    assert load_toml(tmp_path, "protected_mode = false", protected_mode="true").settings.protected_mode
+
+
+def test_tls_needs_a_certificate_and_its_key() -> None:
+    assert Settings(tls_cert_file="a", tls_key_file="a", tls_ca_file="b").tls_min_version == "1.2"
+    with pytest.raises(ConfigError, match="tls_cert_file is set and tls_key_file is not"):
+        Settings(tls_cert_file="a")
+    with pytest.raises(ConfigError, match="tls_key_file is set and tls_cert_file is not"):
+        Settings(tls_key_file="a")
+    with pytest.raises(ConfigError, match="tls_ca_file is set and tls_cert_file is not"):
+        Settings(tls_ca_file="a")
+    with pytest.raises(ConfigError, match=r"tls_min_version is '1.1'.*one of 1.2, 1.3"):
+        Settings(tls_min_version="1.1")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "192.168.1.1", "2001:db8::1"])
-def test_an_address_that_others_can_reach_is_refused_since_there_is_no_authentication(host: str) -> None:
-    with pytest.raises(ConfigError, match="no authentication"):
+def test_an_address_that_others_can_reach_needs_users_or_a_word_that_it_does_not(host: str) -> None:
+    with pytest.raises(ConfigError, match="other machines can reach.*users_file.*protected_mode"):
         Settings(host=host)
+    assert Settings(host=host, users_file="/etc/kio/users.toml").is_exposed
+    assert Settings(host=host, protected_mode=False).is_exposed
 
 
 @pytest.mark.parametrize("host", ["", "example", "127.0.0.1:7400", "127.0.0.1 ", "127.1"])
@@ -205,3 +233,18 @@ def test_the_limits_are_the_defaults_and_the_ceilings() -> None:
     assert config.BY_NAME["max_value_bytes"].default == limits.VALUE_BYTES_MAX
     assert config.BY_NAME["max_value_bytes"].high == limits.VALUE_BYTES_CEILING
     assert config.BY_NAME["segment_mib"].high == limits.SEGMENT_MIB_MAX
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"users_file": "/etc/kio/users.toml"}, "users_file"),
+        ({"tls_cert_file": "a.pem", "tls_key_file": "a.pem"}, "tls_cert_file"),
+        ({"idle_timeout_s": 60}, "idle_timeout_s"),
+        ({"client_requests_per_s": 100}, "client_requests_per_s"),
+    ],
+)
+def test_a_lock_that_no_door_keeps_yet_is_refused_at_the_start(settings: dict[str, Any], name: str) -> None:
+    unserved.refuse(Settings())
+    with pytest.raises(ConfigError, match=f"{name} is set, and the doors of this version do not keep it yet"):
+        unserved.refuse(Settings(**settings))
