@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
 from kio import wire
-from kio.client import calls, operations, options
+from kio.client import caching, calls, operations, options
 from kio.client.arguments import K, Key, Value
 from kio.client.blocking import PAGE_KEYS
+from kio.client.caching import AsyncCached, P
 from kio.client.calls import Calls, Scan
 from kio.client.codecs import Codec, Space
 from kio.client.link import Link
@@ -289,6 +290,30 @@ class Client:
     def lock(self, name: Key, ttl: Seconds, *, timeout: float | None = None) -> AsyncLock:
         """A lock named `name` among all programs of this keyspace, for `async with`; as `kio.client.Client.lock`."""
         return AsyncLock(self._run, self._raw_calls(), name, ttl, timeout)
+
+    def cached(
+        self,
+        *,
+        ttl: Seconds,
+        stale: Seconds = 0,
+        single_flight: bool = False,
+        flight: Seconds = 30,
+        key: Callable[..., Key] | None = None,
+        codec: str | Codec | Unset = UNSET,
+        fail_open: bool = True,
+    ) -> Callable[[Callable[P, Awaitable[R]]], AsyncCached[P, R]]:
+        """A decorator that keeps what a coroutine function returns; as `kio.client.Client.cached`."""
+        settings = caching.Settings(ttl, stale, single_flight, flight, key, fail_open)
+        if isinstance(codec, Unset):
+            codec = self._options.codec or "msgpack"
+        space = options.changed(self._options, codec=codec).space
+
+        def decorate(
+            function: Callable[P, Awaitable[R]],
+        ) -> AsyncCached[P, R]:
+            return caching.cached_async(self._run, self._raw_calls(), space, function, settings)
+
+        return decorate
 
     async def _pages(self, scan: Scan | None) -> AsyncIterator[Any]:
         cursor = b""

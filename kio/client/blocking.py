@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
 from kio import wire
-from kio.client import arguments, calls, operations, options
+from kio.client import arguments, caching, calls, operations, options
 from kio.client.arguments import K, Key, Value
+from kio.client.caching import Cached, P
 from kio.client.calls import Calls, Scan
 from kio.client.codecs import Codec
 from kio.client.locks import Lock
@@ -28,63 +29,6 @@ R = TypeVar("R")
 
 #: Keys on one page of a scan.
 PAGE_KEYS = 1_000
-
-
-def connect(
-    url: str = "kio://127.0.0.1:7400",
-    *,
-    timeout: float | Unset | None = UNSET,
-    connect_timeout: float | Unset = UNSET,
-    retries: bool | Unset = UNSET,
-    keyspace: int | Unset = UNSET,
-    codec: str | Codec | Unset = UNSET,
-    max_connections: int | Unset = UNSET,
-) -> Client:
-    """Connect to a daemon.
-
-        with kio.connect("kio://127.0.0.1:7400") as db:
-            db.set("greeting", b"hello")
-            db.get("greeting")                  # b"hello"
-
-    The first connection is made here, so a daemon that is not there is told at once; later a lost connection is made
-    again by itself. The client may be used from many threads, and after a fork (the child makes its own connections).
-
-    Args:
-        url: `kio://HOST[:PORT][/KEYSPACE]` or `kio+unix:///PATH/OF/SOCKET`. The options below may stand in its query,
-            as in `kio://db:7400/3?timeout=2&retries=false`; an argument wins over the query.
-        timeout: seconds that one call may take with all its retries, 5.0 unless given; None is no limit. An iterator
-            counts it for each page.
-        connect_timeout: seconds until one connection must stand, 2.0 unless given.
-        retries: whether what may heal by itself (a worker that restarts, a lost connection, an overload) is asked again
-            until the timeout; True unless given. What would have another effect when repeated (incr, append, what has a
-            condition or returns the old value, and atomic batches of these) is asked again only where it cannot have
-            been applied; else its error says `maybe_applied`. Of the other operations two things are to know: a
-            `delete` or `persist` whose first reply was lost may say False for what it did, and a write that is repeated
-            may land on top of what another client wrote in between.
-        keyspace: 0 to 255, 0 unless given; the keys of different keyspaces never meet.
-        codec: what values are: "bytes" (unless given), "str", "json", "msgpack", or an object with
-            `encode(value) -> bytes` and `decode(bytes) -> value`. Every value is encoded on its way in and decoded on
-            its way out, but for `incr` and `append`, which stay bytes.
-        max_connections: 16 unless given; a call takes one while it runs, and waits for one when all are taken.
-
-    Raises:
-        ConfigError: when the URL or an option is wrong.
-        ConnectionLost: when no daemon answers at the URL.
-        ProtocolError: when what answers is not kio, or speaks no version of the protocol that this client knows.
-    """
-    client = Client(
-        options.parse(
-            url,
-            timeout=timeout,
-            connect_timeout=connect_timeout,
-            retries=retries,
-            keyspace=keyspace,
-            codec=codec,
-            max_connections=max_connections,
-        )
-    )
-    client.open()
-    return client
 
 
 class Client:
@@ -408,6 +352,53 @@ class Client:
             LockLost: in `extend`, in `release`, or at the end of the block: it expired, or was removed.
         """
         return Lock(self._run, self._raw_calls(), name, ttl, timeout)
+
+    def cached(
+        self,
+        *,
+        ttl: Seconds,
+        stale: Seconds = 0,
+        single_flight: bool = False,
+        flight: Seconds = 30,
+        key: Callable[..., Key] | None = None,
+        codec: str | Codec | Unset = UNSET,
+        fail_open: bool = True,
+    ) -> Callable[[Callable[P, R]], Cached[P, R, bool]]:
+        """A decorator that keeps what a function returns, for all programs that call it:
+
+            @db.cached(ttl=60, stale=30, single_flight=True)
+            def page(number: int) -> str: ...
+
+            page(7)                             # computed, or from the store
+            page.invalidate(7)                  # forgotten
+
+        The key is made of the function's module and name and of its arguments; where they are no plain values, say it
+        with `key`. What comes from the store is what `codec` makes of the result: lists for tuples, say.
+
+        Args:
+            ttl: seconds for which a result is fresh.
+            stale: seconds for which an expired result is still returned, while one caller computes it anew.
+            single_flight: of all callers in all processes only one computes; the others wait for it, or get what is
+                stale. Where it fails, the next computes.
+            flight: seconds that a computation may take, at most: then another caller begins, and no one waits longer.
+                With a lock, a result that took longer is not kept.
+            key: from the same arguments to the whole key, instead of the one that is made.
+            codec: of the results; the client's own unless given, and msgpack where it has none.
+            fail_open: compute, and log it once, when the store does not answer; each call then takes as long as the
+                client's `timeout` and `retries` allow, so give it short ones. Without it the error is raised, as
+                `invalidate` always does.
+
+        Without `single_flight` a result that is being computed while `invalidate` runs may be kept nevertheless.
+        """
+        settings = caching.Settings(ttl, stale, single_flight, flight, key, fail_open)
+        if isinstance(codec, Unset):
+            codec = self._options.codec or "msgpack"
+        space = options.changed(self._options, codec=codec).space
+
+        def decorate(function: Callable[P, R]) -> Cached[P, R, bool]:
+            return caching.cached(self._run, self._raw_calls(), space, function, settings)
+
+        return decorate
 
     def mapping(self, prefix: Key = b"") -> MappingView:
         """The keys that begin with `prefix` as a MutableMapping; its keys are what follows the prefix, as bytes."""

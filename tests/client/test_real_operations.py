@@ -1,4 +1,4 @@
-"""Expiry, versions, conditions and atomic batches on `kio serve` with two workers."""
+"""Expiry, versions, conditions, batches, codecs, locks and kept results on `kio serve` with two workers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import kio
+from tests.client.caching_suite import CachingSuite
 from tests.client.codec_suite import CodecSuite
 from tests.client.lock_suite import LockSuite
 from tests.client.operation_suite import OperationSuite, ShardedSuite
@@ -36,4 +37,8 @@ class TestCodecsOnARealDaemon(CodecSuite):
 
 
 class TestLocksOnARealDaemon(LockSuite):
+    """Every test of the suite, asked of the same."""
+
+
+class TestCachingOnARealDaemon(CachingSuite):
     """Every test of the suite, asked of the same."""
