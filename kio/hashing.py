@@ -14,6 +14,8 @@ tag always come from the whole key: a request carries `routed_hash`, upper half 
 
 The seed is random per data directory and stored in it with `ALGORITHM`; whoever changes a bit here changes that string.
 The kernel computes the same in C (_xxh64.pxd); a test holds the two together.
+
+`value_digest` is of values, for clients that compare them; nothing is stored or routed by it.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ from typing import Final
 
 from kio.errors import (
     DiskFull,
-    Draining,
     KioError,
     MemoryFull,
     NotAnInteger,
@@ -24,14 +23,14 @@ _TEXTS: Final[dict[type[KioError], str]] = {
     NumberOverflow: "ERR increment or decrement would overflow",
     ValueTooLarge: "ERR string exceeds maximum allowed size (max_value_bytes)",
 }
-#: Class -> the code before its message. What the same request may meet no more later is TRYAGAIN, LOADING or BUSY.
+#: Class -> the code before its message. Where the same request may
+#: succeed later it is TRYAGAIN, LOADING or BUSY.
 _CODES: Final[tuple[tuple[type[KioError], str], ...]] = (
     (MemoryFull, "OOM"),
     (DiskFull, "MISCONF"),
     (ShardReadOnly, "READONLY"),
     (ShardDown, "LOADING"),
     (Overloaded, "BUSY"),
-    (Draining, "SHUTDOWN"),
     (Unavailable, "TRYAGAIN"),
 )
 

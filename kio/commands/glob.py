@@ -7,12 +7,50 @@ so a key costs at most its length times that of a piece, whatever the pattern.
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import Final
 
 from kio.limits import KEY_BYTES_MAX
 
 _STAR, _ANY, _OPEN, _CLOSE, _NOT, _ESCAPE, _TO = b"*?[]^\\-"
 _ALL: Final = frozenset(range(256))
+_SINGLE: Final = [frozenset((byte,)) for byte in range(256)]
+
+
+class _Text:
+    """A piece that is the same in every key."""
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+
+    def stands_at(self, key: bytes, at: int) -> bool:
+        """Whether the key has it there."""
+        return key.startswith(self._text, at)
+
+    def find(self, key: bytes, start: int, end: int) -> int:
+        """Where it first stands between the two, or -1."""
+        return key.find(self._text, start, end)
+
+
+class _Classes:
+    """A piece of which some places may hold one of several bytes."""
+
+    def __init__(self, places: list[frozenset[int]]) -> None:
+        self._places = places
+
+    @cached_property
+    def _expression(self) -> re.Pattern[bytes]:
+        """Without any repetition; made when a key first comes as far as this piece."""
+        return re.compile(b"".join(map(_one, self._places)), re.DOTALL)
+
+    def stands_at(self, key: bytes, at: int) -> bool:
+        """Whether the key has it there."""
+        return self._expression.match(key, at) is not None
+
+    def find(self, key: bytes, start: int, end: int) -> int:
+        """Where it first stands between the two, or -1."""
+        found = self._expression.search(key, start, end)
+        return -1 if found is None else found.start()
 
 
 class Glob:
@@ -26,49 +64,47 @@ class Glob:
     def __init__(self, pattern: bytes) -> None:
         pieces = _pieces(pattern)
         #: All keys that match begin with it.
-        self.prefix = _prefix(pieces[0])
+        self.prefix = _prefix(pieces[0])[:KEY_BYTES_MAX]
         self._lengths = [len(piece) for piece in pieces]
         self._length_min = sum(self._lengths)
-        #: No key is that long: it need not be understood.
-        self._is_impossible = self._length_min > KEY_BYTES_MAX
-        self._pieces = [] if self._is_impossible else [_expression(piece) for piece in pieces]
+        self._pieces = [_piece(piece) for piece in pieces]
         #: Whether every key matches.
         self.is_all = len(pieces) > 1 and not self._length_min
 
     def matches(self, key: bytes) -> bool:
         """Whether the pattern says this key."""
         length = len(key)
-        if self._is_impossible or length < self._length_min:
+        pieces, lengths = self._pieces, self._lengths
+        if length < self._length_min or not pieces[0].stands_at(key, 0):
             return False
-        first, *others = self._pieces
-        if not others:
-            return length == self._length_min and first.match(key) is not None
-        if first.match(key) is None:
-            return False
-        at = self._lengths[0]
-        last_at = length - self._lengths[-1]
-        for piece in others[:-1]:
-            found = piece.search(key, at, last_at)
-            if found is None:
+        if len(pieces) == 1:
+            return length == self._length_min
+        at = lengths[0]
+        last_at = length - lengths[-1]
+        for index in range(1, len(pieces) - 1):
+            at = pieces[index].find(key, at, last_at)
+            if at < 0:
                 return False
-            at = found.end()
-        return others[-1].match(key, last_at) is not None
+            at += lengths[index]
+        return pieces[-1].stands_at(key, last_at)
 
 
-#: A piece is a list of the bytes that may stand at each place.
-_Piece = list[frozenset[int]]
+def _pieces(pattern: bytes) -> list[list[frozenset[int]]]:
+    """For each piece, the bytes that may stand at each of its places.
 
-
-def _pieces(pattern: bytes) -> list[_Piece]:
-    pieces: list[_Piece] = [[]]
-    at = 0
-    while at < len(pattern):
+    What is behind more places than a key has is not read: nothing matches.
+    """
+    pieces: list[list[frozenset[int]]] = [[]]
+    at = places = 0
+    while at < len(pattern) and places <= KEY_BYTES_MAX:
         byte = pattern[at]
         at += 1
         if byte == _STAR:
             if pieces[-1] or len(pieces) == 1:
                 pieces.append([])
-        elif byte == _ANY:
+            continue
+        places += 1
+        if byte == _ANY:
             pieces[-1].append(_ALL)
         elif byte == _OPEN:
             members, at = _class(pattern, at)
@@ -77,7 +113,7 @@ def _pieces(pattern: bytes) -> list[_Piece]:
             if byte == _ESCAPE and at < len(pattern):
                 byte = pattern[at]
                 at += 1
-            pieces[-1].append(frozenset((byte,)))
+            pieces[-1].append(_SINGLE[byte])
     return pieces
 
 
@@ -101,18 +137,18 @@ def _class(pattern: bytes, at: int) -> tuple[frozenset[int], int]:
     return (_ALL - members if is_not else frozenset(members)), at + 1
 
 
-def _prefix(piece: _Piece) -> bytes:
+def _prefix(places: list[frozenset[int]]) -> bytes:
     prefix = bytearray()
-    for members in piece:
+    for members in places:
         if len(members) != 1:
             break
         prefix.extend(members)
     return bytes(prefix)
 
 
-def _expression(piece: _Piece) -> re.Pattern[bytes]:
-    """An expression without any repetition."""
-    return re.compile(b"".join(map(_one, piece)), re.DOTALL)
+def _piece(places: list[frozenset[int]]) -> _Text | _Classes:
+    text = _prefix(places)
+    return _Text(text) if len(text) == len(places) else _Classes(places)
 
 
 def _one(members: frozenset[int]) -> bytes:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-#: Cells, and bytes of each value, beyond which it is not begun: it would take the front door's time from others.
+#: Beyond so many cells it is not begun, and beyond so many bytes of a value no ranges are looked for: either would take
+#: the front door's time from others.
 CELLS_MAX: Final = 1 << 27
-BYTES_MAX: Final = 1 << 20
+BYTES_MAX: Final = 1 << 18
 
 
 class Range(NamedTuple):

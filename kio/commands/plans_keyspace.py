@@ -20,7 +20,7 @@ from kio.limits import KEYSPACES, MIB, REPLY_BYTES_MAX
 #: Bits of a cursor that belong to the shard itself.
 WITHIN_BITS: Final = 40
 #: The pages of one SCAN, however few keys they hold; a page looks at no more than 16,384 keys.
-PAGES_MAX: Final = 4
+PAGES_MAX: Final = 16
 PAGE_KEYS_MAX: Final = 65_536
 _COUNT_DEFAULT: Final = 10
 _CURSOR: Final = re.compile(rb"[0-9]{1,20}")

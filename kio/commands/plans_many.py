@@ -72,10 +72,10 @@ def lcs(args: list[bytes], context: Context) -> Plan:
     first, second = (value or b"" for value in values)
     if (len(first) + 1) * (len(second) + 1) > subsequence.CELLS_MAX:
         raise CommandError(_LCS_TOO_LARGE)
-    if max(len(first), len(second)) > subsequence.BYTES_MAX:
-        raise CommandError(f"ERR LCS compares values of at most {subsequence.BYTES_MAX} bytes")
     if is_length:
         return subsequence.length_of(first, second)
+    if max(len(first), len(second)) > subsequence.BYTES_MAX:
+        raise CommandError(f"ERR LCS compares values of at most {subsequence.BYTES_MAX} bytes, unless asked for LEN")
     ranges = subsequence.ranges_of(first, second)
     if not is_indexes:
         return b"".join(first[found.first_start : found.first_end + 1] for found in reversed(ranges))

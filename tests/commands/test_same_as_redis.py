@@ -1,7 +1,7 @@
 """Commands, word by word, beside a real server: the same replies and the same errors.
 
-Each line is one command; a blank line begins anew with nothing. What a newer server does otherwise than the one that is
-commonly installed is not here, but in the tests of each command.
+Each line of scripts.py and key_scripts.py is one command; a blank line begins anew with nothing. What a newer server
+does otherwise than the one that is commonly installed is not there, but in the tests of each command.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from kio.commands.replies import NullArray
-from tests.commands import scripts
+from tests.commands import key_scripts, scripts
 from tests.commands.real_server import RealServer
 from tests.commands.shard_model import Refused, ShardModel
 
 SCRIPTS = [
     (name, block.strip().splitlines())
-    for name, text in vars(scripts).items()
+    for name, text in (vars(scripts) | vars(key_scripts)).items()
     if name.isupper()
     for block in text.strip().split("\n\n")
 ]
