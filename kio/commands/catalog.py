@@ -31,7 +31,7 @@ _TRANSACTIONS: Final = (
     _own("discard", 1, _FAST, "transactions", "Forget what was kept since MULTI."),
     _own(
         "watch", -2, _FAST, "transactions", "Let EXEC do nothing when one of these keys has changed.", "read"
-    )._replace(first_key=1, last_key=-1, step=1),
+    )._replace(first_key=1, last_key=-1, step=1, moments=0),
     _own("unwatch", 1, _FAST, "transactions", "Let EXEC depend on no key."),
 )
 _SERVER: Final = (
@@ -44,7 +44,6 @@ _SERVER: Final = (
     _own("bgsave", -1, "admin", "server", "Ask for a checkpoint of all shards.", "admin"),
     _own("shutdown", -1, _ADMIN, "server", "End the daemon.", "admin"),
     _own("latency", -2, _ADMIN, "server", "Latency events; kio keeps none.", "admin"),
-    _own("memory", -2, "readonly", "server", "Memory of a key, or of the daemon.", "read"),
     _own("debug", -2, _ADMIN, "server", "For tests; off unless the daemon was told otherwise.", "admin"),
     _own("function", -2, "noscript", "server", "There are no functions; FLUSH is answered OK.", "write"),
     _own("slowlog", -2, _ADMIN, "server", "Slow commands; kio keeps none.", "admin"),

@@ -8,10 +8,11 @@ from kio.commands import ops
 from kio.commands.arguments import NOT_AN_INTEGER, integer, syntax_error
 from kio.commands.ops import Plan
 from kio.commands.replies import OK, CommandError, Context
-from kio.limits import KEYSPACES
 
 _SAME: Final = "ERR source and destination objects are the same"
 _NO_SUCH_KEY: Final = "ERR no such key"
+#: SELECT's; the native protocol knows more.
+KEYSPACES: Final = 16
 _I32: Final = 1 << 31
 
 

@@ -84,7 +84,13 @@ def getdel(args: list[bytes], context: Context) -> Plan:
 def getex(args: list[bytes], context: Context) -> Plan:
     """GETEX key [a time | PERSIST]"""
     asked = options(args[2:], _GETEX_OPTIONS)
-    when = asked.expiry("getex")
+    try:
+        when = asked.expiry("getex")
+    except CommandError:
+        (is_there,) = yield [ops.exists(args[1])]
+        if is_there:
+            raise
+        return None
     if when == Expiry() and not asked.persist:
         (value,) = yield [ops.get(args[1])]
     else:

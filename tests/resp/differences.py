@@ -93,7 +93,34 @@ def _lcs_memory(words: Command, redis: Reply, kio: Reply) -> bool:
     return _name(words) == b"LCS" and (is_redis_short or (is_kio_short and not isinstance(redis, Error)))
 
 
+def _bits_of_absent(words: Command, redis: Reply, kio: Reply) -> bool:
+    return _name(words) in (b"BITCOUNT", b"BITPOS") and redis in (0, -1) and isinstance(kio, Error)
+
+
+def _offset_beyond(words: Command, redis: Reply, kio: Reply) -> bool:
+    is_read = _name(words) in (b"GETBIT", b"BITFIELD", b"BITFIELD_RO")
+    return is_read and isinstance(redis, Error) and b"bit offset" in redis.text and not isinstance(kio, Error)
+
+
+def _long_expiry(words: Command, _: Reply, kio: Reply) -> bool:
+    is_long = any(word.isdigit() and int(word) >= 1 << 42 for word in words[1:])
+    return is_long and isinstance(kio, Error) and b"invalid expire time" in kio.text
+
+
 DIFFERENCES: Final = (
+    Difference(
+        "bits-of-absent",
+        "redis 7.0 does not look at the options of BITCOUNT and BITPOS where the key is absent; 7.2 and kio do",
+        _bits_of_absent,
+        diverges=False,
+    ),
+    Difference(
+        "offset-beyond",
+        "kio reads zeros behind the longest value that there can be; redis-server refuses to",
+        _offset_beyond,
+        diverges=False,
+    ),
+    Difference("long-expiry", "kio's times reach to 2**52 ms, 140,000 years; redis-server's to 2**63", _long_expiry),
     Difference("empty-key", "kio's keys have 1 to 65,535 bytes", _empty_key),
     Difference("long-key", "kio's keys have 1 to 65,535 bytes", _long_key),
     Difference(

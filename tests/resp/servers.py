@@ -87,7 +87,7 @@ def need_redis() -> str:
 
 def resp_port(daemon: Daemon) -> int:
     """The port of the RESP door of a running daemon."""
-    return int(daemon.cli_status()["resp_port"])
+    return int(daemon.cli_status()["ports"]["resp"])
 
 
 @contextmanager

@@ -32,10 +32,7 @@ class IntrospectionCommands:
             b"getkeys": _get_keys,
             b"help": lambda _: [b"COMMAND [COUNT | DOCS [name ...] | GETKEYS command ... | INFO [name ...] | LIST]"],
         }
-        run = subcommands.get(name)
-        if run is None:
-            raise CommandError(f"ERR unknown subcommand '{arguments[1].decode('latin-1'):.128}'. Try COMMAND HELP.")
-        return run(rest)
+        return subcommands[name](rest)
 
 
 def _info(command: Command) -> list[Any]:

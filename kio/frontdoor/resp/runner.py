@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from kio import errors, limits, log
 from kio.clock import monotonic_s, wall_ms
-from kio.commands import ops
+from kio.commands import ops, subcommands
 from kio.commands.arguments import wrong_arity
 from kio.commands.catalog import COMMANDS
 from kio.commands.error_texts import text_of
@@ -163,7 +163,11 @@ class Runner:
             raise _unknown(arguments)
         session.last = name
         if (command.arity > 0 and len(arguments) != command.arity) or len(arguments) < -command.arity:
+            if name == "exec":
+                self._end_queue(session)
+                raise CommandError(f"EXECABORT Transaction discarded because of: {wrong_arity(name).text[4:]}")
             raise wrong_arity(name)
+        subcommands.check(arguments)
         if session.user is not None:
             session.user.check(command, arguments)
         self.calls[name] = self.calls.get(name, 0) + 1
