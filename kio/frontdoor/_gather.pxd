@@ -103,7 +103,7 @@ cdef inline void gather_reply(Gather* g, Connection* c, Request* r, const uint8_
                               uint32_t length) noexcept nogil:
     # The head of the queue leaves it as bytes.
     if c.protocol == RESP:
-        put_resp(&c.output, r, c.version, payload, length, g.error_texts, g.errors)
+        put_resp(&c.output, r, payload, length, g.error_texts, g.errors)
     else:
         put_reply(&c.output, r, payload, length, g.texts, g.errors)
     r.is_answered = True
@@ -212,6 +212,7 @@ cdef inline Request* gather_begin(Gather* g, Connection* c, uint64_t id, uint8_t
     r.bytes = n
     r.pending = 1
     r.is_write = is_write(op)
+    r.version = c.version
     r.is_silent = c.is_silent or c.skips_reply
     c.skips_reply = False
     gather_set_deadline(g, r, g.now_ms + deadline_ms if deadline_ms else 0)

@@ -46,6 +46,7 @@ cdef struct Request:
     uint8_t op
     uint8_t flags           # as in opbatch.py
     uint8_t status          # of a request that is not a batch
+    uint8_t version         # of its protocol, when it came
     uint8_t style           # how RESP tells its result, see _resp_reply.pxd
     bint is_silent          # nothing is told of it
     bint is_express         # its operations go to shards that are held, see _batch.pxd

@@ -132,8 +132,8 @@ cdef inline void put_answer(Buffer* out, uint8_t style, uint8_t version, uint8_t
         buffer_append(out, b":-2\r\n", 5)
 
 
-cdef inline void put_resp(Buffer* out, Request* r, uint8_t version, const uint8_t* payload, uint32_t n,
-                          const ErrorText* texts, uint64_t* errors) noexcept nogil:
+cdef inline void put_resp(Buffer* out, Request* r, const uint8_t* payload, uint32_t n, const ErrorText* texts,
+                          uint64_t* errors) noexcept nogil:
     # `payload` is that of a request with one operation; one with several has its own in `r.payload`.
     cdef uint32_t i
     cdef int64_t there = 0
@@ -149,7 +149,7 @@ cdef inline void put_resp(Buffer* out, Request* r, uint8_t version, const uint8_
         elif r.style == STYLE_ECHO:
             put_bulk(out, payload, n)
         else:
-            put_answer(out, r.style, version, r.status, payload, n)
+            put_answer(out, r.style, r.version, r.status, payload, n)
         return
     for i in range(r.count):
         result = &r.results[i]
@@ -161,7 +161,7 @@ cdef inline void put_resp(Buffer* out, Request* r, uint8_t version, const uint8_
         put_integer(out, 42, r.count)
         for i in range(r.count):
             result = &r.results[i]
-            put_answer(out, STYLE_ARRAY, version, result.status, payloads + result.offset, result.length)
+            put_answer(out, STYLE_ARRAY, r.version, result.status, payloads + result.offset, result.length)
     elif r.style == STYLE_SUM:
         put_integer(out, 58, there)
     else:

@@ -7,14 +7,13 @@ from typing import Any, Final
 
 from kio.clock import monotonic_s
 from kio.commands.arguments import integer, syntax_error
+from kio.commands.plans_keys import keyspace_number
 from kio.commands.replies import CommandError, Verbatim
 from kio.frontdoor._dispatch import Dispatch
 from kio.frontdoor.resp.rights import Guest
 from kio.frontdoor.resp.runner import Runner
 from kio.frontdoor.resp.sessions import Session
 
-#: RESP's SELECT knows so many; the others are for the native protocol.
-KEYSPACES: Final = 16
 _KINDS: Final = frozenset((b"normal", b"master", b"replica", b"slave", b"pubsub"))
 
 #: (name, password) -> the guest, or None.
@@ -151,10 +150,7 @@ class ConnectionCommands:
         return guest
 
     def _select(self, session: Session, arguments: list[bytes]) -> str:
-        number = integer(arguments[1])
-        if not 0 <= number < KEYSPACES:
-            raise CommandError("ERR DB index is out of range")
-        session.keyspace = number
+        session.keyspace = keyspace_number(arguments[1])
         self._runner.look_at(session)
         return "OK"
 

@@ -176,7 +176,7 @@ class Runner:
             return
         if session.queued is not None and name not in _NOT_QUEUED:
             self._queue(session, arguments)
-            self._answer(handle, session, "QUEUED")
+            self._answer(handle, session.version, "QUEUED")
             return
         if name == "exec":
             self._run_queue(handle, session)
@@ -192,12 +192,12 @@ class Runner:
     def _run(self, handle: int, session: Session, command: Command, arguments: list[bytes]) -> None:
         started = self._started(session, command, arguments)
         if not isinstance(started, Generator):
-            self._answer(handle, session, started)
+            self._answer(handle, session.version, started)
             return
         try:
             first: list[Operation] = started.send(None)
         except StopIteration as end:
-            self._answer(handle, session, end.value)
+            self._answer(handle, session.version, end.value)
             return
         shards = self._jobs.shards_of(first, session.keyspace) if command.moments > 1 else frozenset[int]()
         self._start(handle, session, Job(started, handle, session.keyspace, lambda _: None, shards=shards), first,
@@ -208,21 +208,23 @@ class Runner:
         if not is_single:
             self._dispatch.tune(session.connection, waiting=True)
 
+        version = session.version
+
         def done(reply: Any) -> None:
             if not is_single and self.sessions.get(session.connection) is not None:
                 self._dispatch.tune(session.connection, waiting=False)
-            self._answer(handle, session, reply)
+            self._answer(handle, version, reply)
 
         job.done = done
         self._jobs.start(job, first)
 
-    def _answer(self, handle: int, session: Session, reply: Any) -> None:
+    def _answer(self, handle: int, version: int, reply: Any) -> None:
         if isinstance(reply, CommandError):
             self._answer_error(handle, reply.text)
         elif isinstance(reply, KioError):
             self._answer_error(handle, text_of(reply))
         else:
-            self._dispatch.answer(handle, encode(reply, session.version))
+            self._dispatch.answer(handle, encode(reply, version))
 
     def _answer_error(self, handle: int, text: str) -> None:
         self._dispatch.answer(handle, encode_error(text))
@@ -310,7 +312,7 @@ class Runner:
         job = Job(plan, handle, session.keyspace, lambda _: None, shards=frozenset() if is_single else shards,
                   takes_errors=True)  # fmt: skip
         if not steps and not watched:
-            self._answer(handle, session, [])
+            self._answer(handle, session.version, [])
             return
         self._start(handle, session, job, first, is_single=is_single)
 

@@ -15,8 +15,8 @@ from kio.clock import monotonic_s
 from kio.commands import ops
 from kio.commands.arguments import integer, syntax_error, wrong_arity
 from kio.commands.ops import Operation, Plan
+from kio.commands.plans_keys import KEYSPACES
 from kio.commands.replies import CommandError, Verbatim
-from kio.frontdoor.resp.connection import KEYSPACES
 from kio.frontdoor.resp.runner import Runner
 from kio.frontdoor.resp.sessions import Session
 from kio.glob import Glob
