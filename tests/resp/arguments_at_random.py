@@ -84,7 +84,9 @@ class Arguments:
 
     def value(self) -> bytes:
         chance = self.dice.random()
-        if chance < 0.3:
+        if chance < 0.06:
+            return b""
+        if chance < 0.35:
             return self.dice.choice(NUMBERS)
         if chance < 0.4:
             return self.dice.choice(FLOATS)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from tests.resp.arguments_at_random import ALL_KEYS, BIG, EMPTY_KEY, NO_NUMBERS, NUMBERS, TOO_LONG_KEY, Arguments
@@ -19,6 +19,7 @@ from tests.resp.resp_codec import Command, command
 from tests.resp.strings_at_random import STRINGS
 
 CONNECTIONS: Final = 2
+DATABASES: Final = 16
 SPOILT: Final = 1 / 16
 #: What may not be spoilt: a small number that moves into the place of a time would expire during the run.
 TIMED: Final = frozenset(
@@ -58,11 +59,11 @@ def expire(a: Arguments) -> Command:
 
 
 def ttl(a: Arguments) -> Command:
-    return a.one(b"TTL", b"PTTL", b"EXPIRETIME", b"PEXPIRETIME", b"PERSIST"), a.key()
+    return a.one(b"TTL", b"TTL", b"PTTL", b"EXPIRETIME", b"PEXPIRETIME", b"PERSIST"), a.key()
 
 
 def many_keys(a: Arguments) -> Command:
-    return a.one(b"DEL", b"UNLINK", b"EXISTS", b"EXISTS", b"TOUCH"), *a.some_keys()
+    return a.one(b"DEL", b"UNLINK", b"EXISTS", b"EXISTS", b"EXISTS", b"TOUCH"), *a.some_keys()
 
 
 def rename(a: Arguments) -> Command:
@@ -85,6 +86,8 @@ def move(a: Arguments) -> Command:
 
 
 def describe(a: Arguments) -> Command:
+    if a.maybe(0.05):
+        return a.dice.choice(((b"OBJECT",), (b"OBJECT", b"NOSUCH", a.key()), (b"OBJECT", b"ENCODING")))
     return (b"TYPE", a.key()) if a.maybe(0.5) else (b"OBJECT", a.cased(b"ENCODING"), a.key())
 
 
@@ -100,13 +103,15 @@ def talk(a: Arguments) -> Command:
             (b"CLIENT", a.cased(b"GETNAME")),
             (b"CLIENT", b"GETNAME", b"more"),
             (b"CLIENT", b"SETNAME"),
+            (b"CLIENT", b"NOSUCH"),
+            (b"CLIENT",),
         )
     )
 
 
 def select(a: Arguments) -> Command:
     """Mostly back to 0, where the others are."""
-    if a.maybe(0.6):
+    if a.maybe(0.8):
         return b"SELECT", b"0"
     return b"SELECT", a.one(
         b"0", b"1", b"1", b"15", b"%d" % a.dice.randrange(16), b"16", b"-1", b"a", b"", b"99999999999"
@@ -160,6 +165,27 @@ def odd_key(a: Arguments) -> Command:
     return a.dice.choice(((b"SET", key, b"v"), (b"GET", key), (b"DEL", key), (b"INCR", key), (b"MGET", b"k0", key)))
 
 
+def meddle(a: Arguments, key: bytes) -> Command:
+    """Something that the other connection does to a key that is watched."""
+    return a.dice.choice(
+        (
+            (b"SET", key, a.value()),
+            (b"SET", key, a.value(), b"XX"),
+            (b"DEL", key),
+            (b"APPEND", key, a.value()),
+            (b"EXPIRE", key, a.seconds()),
+            (b"PERSIST", key),
+            (b"RENAME", key, a.key()),
+            (b"COPY", a.key(), key, b"REPLACE"),
+            (b"INCR", key),
+            (b"SETBIT", key, b"1", b"1"),
+            (b"GETEX", key),
+            (b"MGET", key),
+            (b"EXPIREAT", key, b"1"),
+        )
+    )
+
+
 #: What is generated, and how often; strings, bits and numbers are in strings_at_random.
 FAMILIES: Final[tuple[tuple[Family, float], ...]] = (
     *STRINGS,
@@ -203,17 +229,21 @@ class _Talk:
     """What the generator remembers of a connection; a guess, since it sees no replies."""
 
     in_multi: bool = False
-    waiting: list[Command] = field(default_factory=list)
+    watched: Command = ()
 
 
 def sequence(seed: int, commands: int) -> Iterator[Step]:
-    """About so many commands, as steps."""
+    """About so many commands, as steps; the last ones read all that is stored."""
     dice = random.Random(seed)
     arguments = Arguments(dice)
     talks = [_Talk() for _ in range(CONNECTIONS)]
     made = 0
     while made < commands:
         connection = dice.choices(range(CONNECTIONS), (3, 2))[0]
+        watched = talks[connection].watched
+        if watched and dice.random() < 0.5:
+            talks[connection].watched = ()
+            yield Step(1 - connection, (meddle(arguments, dice.choice(watched)),))
         size = dice.choice((1, 1, 1, 2, 3, 5, 12))
         words = tuple(word for _ in range(size) for word in _next(arguments, talks[connection]))
         step = Step(connection, words)
@@ -222,19 +252,23 @@ def sequence(seed: int, commands: int) -> Iterator[Step]:
             step = Step(connection, words, tuple(sorted(dice.randrange(length) for _ in range(dice.randint(1, 4)))))
         made += len(words)
         yield step
+    yield Step(0, ((b"RESET",), (b"HELLO", b"3")))
+    for database in range(DATABASES):
+        expiries = tuple((b"PEXPIRETIME", key) for key in ALL_KEYS)
+        yield Step(0, ((b"SELECT", b"%d" % database), (b"MGET", *ALL_KEYS), *expiries, (b"DBSIZE",)))
 
 
 def _next(a: Arguments, talk: _Talk) -> tuple[Command, ...]:
     """The next command; DBSIZE is two, since keys in the past count in redis-server until somebody looks for them."""
     chance = a.dice.random()
     if talk.in_multi:
-        if chance < 0.16:
+        if chance < 0.2:
             talk.in_multi = False
             return ((a.cased(b"EXEC"), *((b"x",) if a.maybe(0.02) else ())),)
-        if chance < 0.19:
+        if chance < 0.23:
             talk.in_multi = False
             return ((a.cased(b"DISCARD"),),)
-        if chance < 0.21:
+        if chance < 0.25:
             return (a.dice.choice(((b"MULTI",), (b"WATCH", b"k1"), (b"UNWATCH",), (b"EXEC", b"more"))),)
     else:
         if chance < 0.025:
@@ -242,7 +276,8 @@ def _next(a: Arguments, talk: _Talk) -> tuple[Command, ...]:
             return ((a.cased(b"MULTI"),),)
         if chance < 0.05:
             talk.in_multi = True
-            return (b"WATCH", *a.some_keys()), (a.one(b"GET", b"TTL"), a.key()), (b"MULTI",)
+            talk.watched = a.some_keys()
+            return (b"WATCH", *talk.watched), (a.one(b"GET", b"TTL"), a.key()), (b"MULTI",)
         if chance < 0.06:
             return (a.dice.choice(((b"EXEC",), (b"DISCARD",), (b"UNWATCH",), (b"WATCH",), (b"WATCH", a.key()))),)
     if chance > 0.998:

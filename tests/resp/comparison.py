@@ -28,7 +28,7 @@ def same(words: Command, redis: Reply, other: Reply) -> bool:
 
 
 def _same_greeting(redis: Reply, other: Reply) -> bool:
-    if type(redis) is not type(other) or not isinstance(redis, Map | Array):
+    if not isinstance(redis, Map | Array) or not isinstance(other, Map | Array) or type(redis) is not type(other):
         return False
     ours, theirs = _fields(redis), _fields(other)
     if ours is None or theirs is None or ours.keys() != theirs.keys():

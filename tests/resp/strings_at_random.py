@@ -10,7 +10,7 @@ from tests.resp.resp_codec import Command
 
 
 def get(a: Arguments) -> Command:
-    return a.one(b"GET", b"GET", b"GET", b"STRLEN", b"GETDEL"), a.key()
+    return a.one(*(b"GET",) * 8, b"STRLEN", b"STRLEN", b"STRLEN", b"GETDEL"), a.key()
 
 
 def set_(a: Arguments) -> Command:
@@ -20,10 +20,10 @@ def set_(a: Arguments) -> Command:
         options.append((a.cased(a.one(b"NX", b"XX")),))
     if a.maybe(0.2):
         options.append((b"GET",))
-    if a.maybe(0.3):
+    if a.maybe(0.4):
         name, time = a.expiry()
         options.append((a.cased(name), time))
-    elif a.maybe(0.15):
+    elif a.maybe(0.25):
         options.append((b"KEEPTTL",))
     if a.maybe(0.05):
         options.append(
@@ -158,8 +158,8 @@ def _part(a: Arguments) -> Command:
 
 def bitfield(a: Arguments) -> Command:
     if a.maybe(0.25):
-        parts = [(b"GET", _encoding(a), _place(a)) for _ in range(a.dice.choice((1, 2)))]
-        return b"BITFIELD_RO", a.key(), *(word for part in parts for word in part)
+        gets = [(b"GET", _encoding(a), _place(a)) for _ in range(a.dice.choice((1, 2)))]
+        return b"BITFIELD_RO", a.key(), *(word for get in gets for word in get)
     parts = [_part(a) for _ in range(a.dice.choice((0, 1, 1, 2, 3)))]
     return a.one(*(b"BITFIELD",) * 9, b"BITFIELD_RO"), a.key(), *(word for part in parts for word in part)
 

@@ -102,7 +102,7 @@ def test_redis_py_pipelines(client: redis_py.Redis, is_transaction: bool) -> Non
 
 def test_redis_py_transactions_watch_and_run_again(client: redis_py.Redis) -> None:
     client.set("k", 0)
-    tries = []
+    tries: list[int] = []
 
     def increment(pipe: Any) -> None:
         value = int(pipe.get("k"))
@@ -293,11 +293,20 @@ def ioredis() -> Iterator[Path]:
     if npm is None or node is None:
         pytest.skip("node and npm are not installed")
     with tempfile.TemporaryDirectory(prefix="ioredis-") as home:
-        command = [npm, "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "ioredis@5"]
+        command = [
+            npm,
+            "install",
+            "--silent",
+            "--no-audit",
+            "--no-fund",
+            "--ignore-scripts",
+            "--fetch-retries=0",
+            "ioredis@5",
+        ]
         try:
-            done = subprocess.run(command, cwd=home, capture_output=True, timeout=90, check=False)
+            done = subprocess.run(command, cwd=home, capture_output=True, timeout=45, check=False)
         except subprocess.TimeoutExpired:
-            pytest.skip("npm did not install ioredis within 90 s")
+            pytest.skip("npm did not install ioredis within 45 s")
         if done.returncode:
             pytest.skip(f"npm cannot install ioredis: {done.stderr.decode(errors='replace')[-200:]}")
         Path(home, "job.js").write_text(IOREDIS)

@@ -26,7 +26,7 @@ PATTERNS = (b"*", b"k*", b"k?", b"[ab]*", b"[^k]*", b"*\r\n*", b"k\\1", b"", b"n
 NAMES = (b"k1", b"k2", b"k12", b"a", b"b", b"hallo", b"hbllo", b"hdllo", b"*", b"\r\n", b"x\r\ny", b"\xff\0")
 
 
-def scan(connection: Connection, *options: bytes | int) -> list[bytes]:
+def scan(connection: Connection, *options: str | bytes | int) -> list[bytes]:
     """All keys, in the order of their coming."""
     found: list[bytes] = []
     cursor: Reply = b"0"

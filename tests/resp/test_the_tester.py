@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,7 @@ def behind() -> Iterator[Server]:
         yield running
 
 
-def on(*names: str, when: Callable[[Reply], bool] = lambda _: True, told: Callable[[Reply], Reply]) -> Lie:
+def on(*names: str, when: Callable[[Any], bool] = lambda _: True, told: Callable[[Any], Reply]) -> Lie:
     """A lie about the replies to these commands (to all where none is named) that `when` is true of."""
     wanted = {name.encode() for name in names}
 
@@ -55,7 +56,7 @@ def on(*names: str, when: Callable[[Reply], bool] = lambda _: True, told: Callab
     return lie
 
 
-def is_a(*kinds: type) -> Callable[[Reply], bool]:
+def is_a(*kinds: type) -> Callable[[Any], bool]:
     return lambda reply: isinstance(reply, kinds)
 
 
