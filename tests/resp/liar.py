@@ -12,7 +12,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 
-from tests.resp.resp_codec import Array, Command, Connection, Decoder, Reply, command, encode
+from tests.resp.resp_codec import Array, Command, Connection, Decoder, Reply, encode
 from tests.resp.servers import Server
 
 #: (command, the true reply) -> what the client is told.
@@ -85,8 +85,3 @@ def liar(behind: Server, lie: Lie, deed: Deed = lambda words: words) -> Iterator
         yield running.server
     finally:
         running.close()
-
-
-def ping(*_: bytes) -> bytes:
-    """A command that changes nothing, to be told in the place of another."""
-    return command("PING")

@@ -87,7 +87,8 @@ def need_redis() -> str:
 
 def resp_port(daemon: Daemon) -> int:
     """The port of the RESP door of a running daemon."""
-    return int(daemon.cli_status()["ports"]["resp"])
+    status = daemon.cli_status()
+    return int(status.get("resp_port") or status["ports"]["resp"])
 
 
 @contextmanager
