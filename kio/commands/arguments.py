@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from kio.commands.error_texts import text_of
 from kio.commands.replies import CommandError
-from kio.limits import EXPIRE_AT_MS_MAX, TTL_MS_MAX
+from kio.errors import KeyEmpty, KeyTooLarge
+from kio.limits import EXPIRE_AT_MS_MAX, KEY_BYTES_MAX, TTL_MS_MAX
 
 SYNTAX_ERROR: Final = "ERR syntax error"
 NOT_AN_INTEGER: Final = "ERR value is not an integer or out of range"
@@ -38,6 +41,17 @@ def integer(text: bytes, refusal: str = NOT_AN_INTEGER) -> int:
 def wrong_arity(command: str) -> CommandError:
     """What a command answers to a number of arguments that is not its own."""
     return CommandError(f"ERR wrong number of arguments for '{command}' command")
+
+
+def check_keys(keys: Iterable[bytes]) -> None:
+    """Refuse keys that no shard takes, before others of the same command are written.
+
+    Raises:
+        CommandError: when one is empty, or too long.
+    """
+    for key in keys:
+        if not key or len(key) > KEY_BYTES_MAX:
+            raise CommandError(text_of(KeyTooLarge() if key else KeyEmpty()))
 
 
 def syntax_error() -> CommandError:

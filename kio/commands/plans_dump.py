@@ -14,6 +14,7 @@ _NO_FREQUENCY: Final = (
     "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching "
     "between policies at runtime LRU and LFU data will take some time to adjust."
 )
+_BUSY: Final = "BUSYKEY Target key name already exists."
 _OBJECT_HELP: Final = (
     "OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
     "ENCODING <key>",
@@ -58,16 +59,27 @@ def restore(args: list[bytes], context: Context) -> Plan:
             accesses = option
         else:
             raise syntax_error()
-    ttl_ms = integer(args[2])
-    if ttl_ms < 0:
-        raise CommandError("ERR Invalid TTL value, must be >= 0")
-    at_ms = ttl_ms if is_absolute or not ttl_ms else context.now_ms + ttl_ms
-    if at_ms > EXPIRE_AT_MS_MAX:
-        raise invalid_expire_time("restore")
+    try:
+        at_ms = _restored_expiry(args[2], 0 if is_absolute else context.now_ms)
+    except CommandError:
+        # Whether the key is there is looked for first.
+        (is_there,) = yield [ops.exists(args[1])]
+        if is_there and not may_replace:
+            raise CommandError(_BUSY) from None
+        raise
     (is_done,) = yield [ops.apply(args[1], "restore", args[3], at_ms, may_replace)]
     if not is_done:
-        raise CommandError("BUSYKEY Target key name already exists.")
+        raise CommandError(_BUSY)
     return OK
+
+
+def _restored_expiry(text: bytes, from_ms: int) -> int:
+    ttl_ms = integer(text)
+    if ttl_ms < 0:
+        raise CommandError("ERR Invalid TTL value, must be >= 0")
+    if ttl_ms + from_ms > EXPIRE_AT_MS_MAX:
+        raise invalid_expire_time("restore")
+    return ttl_ms and ttl_ms + from_ms
 
 
 def _check_accesses(option: bytes, text: bytes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from kio.commands import ops
-from kio.commands.arguments import NOT_AN_INTEGER, integer, syntax_error
+from kio.commands.arguments import NOT_AN_INTEGER, check_keys, integer, syntax_error
 from kio.commands.ops import Plan
 from kio.commands.replies import OK, CommandError, Context
 
@@ -32,6 +32,7 @@ def keyspace_number(text: bytes, refusal: str = "") -> int:
 
 def delete(args: list[bytes], context: Context) -> Plan:
     """DEL key [key ...], and UNLINK"""
+    check_keys(args[1:])
     removed = yield [ops.delete(key) for key in args[1:]]
     return sum(removed)
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from kio.commands import lcs as subsequence
 from kio.commands import ops
-from kio.commands.arguments import integer, options, syntax_error, wrong_arity
+from kio.commands.arguments import check_keys, integer, options, syntax_error, wrong_arity
 from kio.commands.ops import Plan
 from kio.commands.replies import OK, CommandError, Context
 
@@ -25,6 +25,7 @@ def mget(args: list[bytes], context: Context) -> Plan:
 def _pairs(words: Sequence[bytes], command: str) -> list[tuple[bytes, bytes]]:
     if len(words) % 2:
         raise wrong_arity(command)
+    check_keys(words[::2])
     return list(zip(words[::2], words[1::2], strict=True))
 
 

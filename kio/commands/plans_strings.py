@@ -87,10 +87,11 @@ def getex(args: list[bytes], context: Context) -> Plan:
     try:
         when = asked.expiry("getex")
     except CommandError:
+        # An absent key is looked for first.
         (is_there,) = yield [ops.exists(args[1])]
-        if is_there:
-            raise
-        return None
+        if not is_there:
+            return None
+        raise
     if when == Expiry() and not asked.persist:
         (value,) = yield [ops.get(args[1])]
     else:

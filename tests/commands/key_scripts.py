@@ -202,6 +202,10 @@ RESTORE a 0 nonsense FREQ 1 IDLETIME 1
 RESTORE a 0 nonsense REPLACE ABSTTL
 SET a 1
 RESTORE a 0 nonsense
+RESTORE a x nonsense
+RESTORE a -1 nonsense
+RESTORE a x nonsense REPLACE
+RESTORE a 0 nonsense FOO
 RESTORE a
 EXISTS a
 """

