@@ -233,3 +233,19 @@ def test_writing_what_is_there_changes_nothing() -> None:
     assert call("setbit", b"\x80", 0, 1).change is None
     assert call("bitfield", b"\x80", [["SET", False, 1, 0, 1, "WRAP"]]).change is None
     assert call("setbit", None, 0, 0).change == State(b"\0")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("getbit", [-1]),
+        ("getbit", [1 << 32]),
+        ("setbit", [1 << 32, 1]),
+        ("setbit", [0, 2]),
+        ("bitpos", [2, 0, -1, False, False]),
+        ("setrange", [-1, b"x"]),
+    ],
+)
+def test_arguments_out_of_range_are_a_bad_request(name: str, arguments: list[object]) -> None:
+    with pytest.raises(BadRequest):
+        call(name, b"v", *arguments)

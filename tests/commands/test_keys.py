@@ -277,3 +277,10 @@ def test_scripts_of_chance_end_alike_on_a_real_server(redis: RealServer, kio: Sh
             assert answers[1] > 0
         else:
             assert answers[0] == answers[1], words
+
+
+def test_keys_are_gathered_page_by_page(kio: ShardModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kio.commands.plans_keyspace._KEYS_PAGE", 7)
+    keys = filled(kio, 300)
+    assert sorted(kio("KEYS", "*")) == sorted(keys)
+    assert len(kio.moments) > 5
