@@ -2,6 +2,7 @@
 
     door.py        listeners, connections, what is read and sent in a turn; the clocks that end idle connections
     poller.py      the epoll table that the owner's loop turns
+    tls.py         TLS between a socket and Dispatch; no socket, no clock
     greeting.py    what a hello is answered with
     events.py      what Dispatch tells its owner
     _dispatch.pyx  Dispatch: frames in, batches out; replies in, frames out; no socket, no clock
