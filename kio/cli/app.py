@@ -47,6 +47,10 @@ from kio.cli import (
     status,
     touch,
     ttl,
+    user_add,
+    user_list,
+    user_password,
+    user_remove,
     version,
 )
 from kio.errors import KioError
@@ -87,6 +91,14 @@ REPAIR_HELP: Final = (
     "nothing without --yes. A backup or a replica, where there is one, loses less."
 )
 
+#: The verbs of `kio user`.
+USERS: Final[dict[str, ModuleType]] = {
+    "add": user_add,
+    "list": user_list,
+    "password": user_password,
+    "remove": user_remove,
+}
+
 #: What typer raises for wrong usage: the base of the only such class it exports.
 UsageError: Final = typer.BadParameter.__mro__[1]
 
@@ -113,6 +125,10 @@ def _application() -> typer.Typer:
     for name, verb in REPAIRS.items():
         _add(repair, name, verb)
     app.add_typer(repair, name="repair", epilog=_example(repair_record.EXAMPLE))
+    people = typer.Typer(help="Keep the file of users: who may connect, and do what.", no_args_is_help=True)
+    for name, verb in USERS.items():
+        _add(people, name, verb)
+    app.add_typer(people, name="user", epilog=_example(user_add.EXAMPLE))
     measuring = typer.Typer()
     # A verb by itself, with verbs below it: what it measures is not worth a word more on every command line.
     measuring.callback(invoke_without_command=True, help=_help(bench), epilog=_example(bench.EXAMPLE))(bench.command)

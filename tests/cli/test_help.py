@@ -18,6 +18,7 @@ VERBS = {(name,): verb for name, verb in app.VERBS.items()} | {
     ("config", "show"): config_verb,
     ("log", "dump"): log_dump,
     **{("repair", name): verb for name, verb in app.REPAIRS.items()},
+    **{("user", name): verb for name, verb in app.USERS.items()},
     ("bench",): bench,
     ("bench", "compare"): bench_compare,
     ("bench", "workloads"): bench_workloads,
