@@ -15,7 +15,8 @@ Imports go down only, and `make check` holds it:
     router | workers | replication                      the processes; they meet through messages, never by import
     segments                                            files; knows no socket, process or configuration
     frontdoor                                           sockets, frames, reply order, limits; knows no shard
-    wire, opbatch, control, config, log, client, aio    what they say to each other, and what says it
+    wire, opbatch, control, config, log, client, aio,   what they say to each other, and what says it; contrib is the
+    contrib                                             client again, for web frameworks
     errors, limits, clock, hashing, glob                the ground
 
 For a program that uses a daemon this module is the door:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from typing import Final
 
 from kio import clock
@@ -97,6 +98,10 @@ class Poll:
         pause_s = _jittered(self._pause_s)
         self._pause_s = min(PAUSE_S_MAX, self._pause_s * 2)
         return pause_s
+
+    def sleep(self) -> None:
+        """Wait before the next look, in a thread that may."""
+        time.sleep(self.next_s())
 
 
 def _jittered(pause_s: float) -> float:

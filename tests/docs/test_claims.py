@@ -99,7 +99,7 @@ def test_every_file_that_the_readme_names_is_there() -> None:
 def test_the_reading_order_passes_every_part() -> None:
     order = section("Reading the code")
     folders = ["segments", "workers", "router", "replication", "tests"]
-    folders += [f"kio/{name}" for name in ("frontdoor", "daemon", "client", "cli", "bench")]
+    folders += [f"kio/{name}" for name in ("frontdoor", "daemon", "client", "contrib", "cli", "bench")]
     assert [folder for folder in folders if f"`{folder}/" not in order] == []
 
 

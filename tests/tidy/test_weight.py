@@ -8,7 +8,18 @@ import sys
 
 import pytest
 
-HEAVY = ("asyncio", "matplotlib", "multiprocessing", "prometheus_client", "psutil", "rich", "typer", "zmq")
+HEAVY = (
+    "asyncio",
+    "cachelib",
+    "django",
+    "matplotlib",
+    "multiprocessing",
+    "prometheus_client",
+    "psutil",
+    "rich",
+    "typer",
+    "zmq",
+)
 
 
 def heavy_after(code: str) -> set[str]:
@@ -25,6 +36,7 @@ def heavy_after(code: str) -> set[str]:
         ("import kio; kio.KioError", set()),
         ("import kio; kio.connect", set()),
         ("import kio; kio.aio", {"asyncio"}),
+        ("import kio.client, kio.contrib", set()),
         ("import kio.__main__, kio.cli", set()),
         ("import kio.segments.store", set()),
         ("import kio.workers.__main__", {"zmq"}),

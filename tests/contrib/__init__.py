@@ -1,0 +1,1 @@
+"""The adapters for web frameworks, with the real frameworks and a real daemon."""
