@@ -14,11 +14,17 @@ with everything. Write amplification is what the workers' /proc/PID/io say (proc
 the bytes of records that clients wrote; `records` is the same from the shards' own figures: survivors with their hints,
 without the rest.
 
-Latency: p99 of GETs in kio bench's open loop, corrected. Half load is half of the rate that a closed loop of as many
-reads as overwrites reaches: GETs at a quarter of it, overwrites at another quarter. Quiet is the GETs alone, in turns
-with the busy window, on the same daemon; a ratio is of the medians of the rounds. `overwrites` neither compacts nor
-takes checkpoints, so it is what the writes themselves cost; `compaction` and `checkpoint` add one of them each, and
-`p99_over_overwrites` is what that one adds.
+Latency: p99 of GETs in kio bench's open loop, corrected. Quiet is the GETs alone, in turns with the busy window, on the
+same daemon; a ratio is of the medians of the rounds.
+    overwrites                      neither compacts nor takes checkpoints: what the writes themselves cost
+    compaction                      compacts beside them
+    checkpoint_beside_overwrites    takes checkpoints beside them
+    checkpoint                      takes checkpoints and nothing else: an overwrite now and then gives each shard
+                                    something to write, and one begins every second, or when the last one has ended
+Half load of the first three is half of the rate that a closed loop of as many reads as overwrites reaches: GETs at a
+quarter of it, overwrites at another quarter; `p99_over_overwrites` is what the compactions, or the checkpoints, add to
+them. That of `checkpoint` is half of the rate that a closed loop of GETs reaches, all GETs. `share_of_time_under_one`
+tells how much of a busy window a shard was taking a checkpoint; a p99 sees them if that is more than a hundredth.
 """
 
 from __future__ import annotations
@@ -32,7 +38,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +64,11 @@ WRITTEN_MAX = {"uniform": 2.3, "zipf:0.99": 1.7}
 BESIDE: dict[str, tuple[tuple[str, ...], float | None]] = {
     "overwrites": (("--space-amplification", "100", "--checkpoint-interval-s", NEVER_S), None),
     "compaction": (("--checkpoint-interval-s", NEVER_S), 3.0),
+    "checkpoint_beside_overwrites": (("--space-amplification", "100", "--checkpoint-interval-s", "1"), None),
     "checkpoint": (("--space-amplification", "100", "--checkpoint-interval-s", "1"), 2.0),
 }
+#: Overwrites a second that let every checkpoint of every shard have something to write, and cost nothing themselves.
+TRICKLE = 10.0 * SHARDS
 
 
 @contextmanager
@@ -167,49 +176,80 @@ def _totals(watched: Watched) -> dict[str, int]:
 # ---- latency ----
 
 
+class Checkpoints:
+    """How long those took that were taken while somebody looked."""
+
+    def __init__(self, watched: Watched) -> None:
+        self._watched = watched
+        #: Shard -> its number of checkpoints -> how long the last of them took.
+        self._last_ms: dict[int, dict[int, float]] = {}
+
+    def look(self) -> None:
+        """Take note of each shard's last one."""
+        for number, shard in self._watched.shards().items():
+            self._last_ms.setdefault(number, {})[shard["checkpoints"]] = shard["checkpoint_ms_last"]
+
+    def took_ms(self) -> float | None:
+        """The mean; None where there was none. The first that was seen of each shard began before anybody looked."""
+        found = [ms for taken in self._last_ms.values() for ms in list(taken.values())[1:]]
+        return statistics.mean(found) if found else None
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is asked of a daemon, in requests a second."""
+
+    reads: float
+    overwrites: float
+
+
 def measure_latency(home: Path, args: argparse.Namespace) -> Iterator[Figure]:
     """GETs beside each thing in turn."""
-    quarter = 0.0
+    mixed: Load | None = None
     p99_us: dict[str, float | None] = {}
     for name, (flags, bar) in BESIDE.items():
         say(f"amplification: GETs beside {name}")
         with daemon(home / name, args, flags) as (plan, watched):
-            if not quarter:
-                quarter = _half_load(plan, args) / 2
-                yield Figure("latency half_load_per_s", quarter * 2)
-            for figure, value, limit in _beside(name, plan, watched, quarter, bar, args):
+            if name == "checkpoint":
+                half = _half_load(plan, {"read": 1.0}, args)
+                asked = Load(half, TRICKLE)
+                yield Figure(f"latency {name} half_load_per_s", half)
+            else:
+                if mixed is None:
+                    half = _half_load(plan, {"read": 0.5, "update": 0.5}, args)
+                    mixed = Load(half / 2, half / 2)
+                    yield Figure("latency half_load_per_s", half)
+                asked = mixed
+            for figure, value, limit in _beside(name, plan, watched, asked, bar, args):
                 yield Figure(f"latency {name} {figure}", value, limit)
                 if figure == "p99_us":
                     p99_us[name] = value
         alone, both = p99_us["overwrites"], p99_us[name]
-        if name != "overwrites" and alone and both:
+        if name not in ("overwrites", "checkpoint") and alone and both:
             yield Figure(f"latency {name} p99_over_overwrites", both / alone)
 
 
-def _half_load(plan: Plan, args: argparse.Namespace) -> float:
-    mixed = replace(plan, workload="half", mix={"read": 0.5, "update": 0.5}, seconds=args.seconds)
-    return _report(mixed)["achieved"] / 2
+def _half_load(plan: Plan, mix: dict[str, float], args: argparse.Namespace) -> float:
+    return _report(replace(plan, workload="half", mix=mix, seconds=args.seconds))["achieved"] / 2
 
 
 def _beside(
-    name: str, plan: Plan, watched: Watched, quarter: float, bar: float | None, args: argparse.Namespace
+    name: str, plan: Plan, watched: Watched, asked: Load, bar: float | None, args: argparse.Namespace
 ) -> Iterator[tuple[str, float | None, float | None]]:
     """(figure, value, bar) of the GETs on one daemon."""
     if name == "compaction":
         # Until there is as much that is dead as may be, nothing is compacted.
         count = int(args.keys * 1.5) // BATCH * BATCH
         run.measure(replace(plan, workload="fill", mix={"update": 1.0}, count=count, batch=BATCH, connections=4))
-    reads = replace(plan, workload="reads", mix={"read": 1.0}, rate=quarter, seconds=args.seconds)
-    writes = replace(plan, workload="writes", mix={"update": 1.0}, rate=quarter, seconds=args.seconds + 2)
-    quiet, busy, began = [], [], _totals(watched)
-    checkpoint_ms: dict[int, dict[int, float]] = {}
+    takes_checkpoints = name.startswith("checkpoint")
+    reads = replace(plan, workload="reads", mix={"read": 1.0}, rate=asked.reads, seconds=args.seconds)
+    writes = replace(plan, workload="writes", mix={"update": 1.0}, rate=asked.overwrites, seconds=args.seconds + 2)
+    quiet, busy, taken = [], [], Checkpoints(watched)
+    compactions = checkpoints = 0
     busy_s = 0.0
-
-    def look() -> None:
-        for shard, stats in watched.shards().items():
-            checkpoint_ms.setdefault(shard, {})[stats["checkpoints"]] = stats["checkpoint_ms_last"]
-
     for _ in range(args.rounds):
+        if takes_checkpoints:
+            _await_checkpoints(watched)
         quiet.append(_report(reads))
         with ThreadPoolExecutor(1) as beside:
             lsn = watched.total("lsn")
@@ -219,16 +259,16 @@ def _beside(
                 if time.monotonic() > end or writing.done():
                     raise RuntimeError(f"no overwrite within {LIMIT_S:g} s")
                 time.sleep(0.05)
-            look()
-            at = time.monotonic()
-            busy.append(_report(reads))
+            before, at = _totals(watched), time.monotonic()
+            with processes.sampling(taken.look, STATUS_S / 2):
+                busy.append(_report(reads))
             busy_s += time.monotonic() - at
-            look()
-            writing.result()
-    time.sleep(STATUS_S)
-    look()
-    spent = {field: number - began[field] for field, number in _totals(watched).items()}
-    took = {"compaction": spent["compactions"], "checkpoint": spent["checkpoints"]}.get(name, 1)
+            after = _totals(watched)
+            with processes.sampling(taken.look, STATUS_S / 2):
+                writing.result()
+        compactions += after["compactions"] - before["compactions"]
+        checkpoints += after["checkpoints"] - before["checkpoints"]
+    took = compactions if name == "compaction" else checkpoints if takes_checkpoints else 1
     quiet_us, busy_us = _p99_us(quiet), _p99_us(busy)
     ratio = busy_us / quiet_us if quiet_us and busy_us and took else None
     yield "p99_over_quiet", ratio, bar
@@ -236,13 +276,24 @@ def _beside(
     yield "p99_us", busy_us, None
     yield "p999_us", _median(told["corrected_us"]["p999"] for told in busy), None
     yield "void_runs", sum(told["void"] for told in (*quiet, *busy)), None
-    yield "compactions", spent["compactions"], None
-    yield "checkpoints", spent["checkpoints"], None
-    if name == "checkpoint":
-        lasts = [ms for taken in checkpoint_ms.values() for ms in list(taken.values())[1:]]
+    yield "compactions", compactions, None
+    yield "checkpoints", checkpoints, None
+    if takes_checkpoints:
+        took_ms = taken.took_ms()
         # Each shard's checkpoints stand beside one another in time, so it is the share of one shard's.
-        share = spent["checkpoints"] / SHARDS * statistics.mean(lasts) / 1e3 / busy_s if lasts else None
+        share = checkpoints / SHARDS * took_ms / 1e3 / busy_s if took_ms is not None else None
+        yield "checkpoint_ms", took_ms, None
         yield "share_of_time_under_one", share, None
+
+
+def _await_checkpoints(watched: Watched) -> None:
+    """Until nothing is left to write, so that no checkpoint falls into a quiet window."""
+    end = time.monotonic() + LIMIT_S
+    while any(shard["checkpoint_lsn"] < shard["lsn"] for shard in watched.shards().values()):
+        if time.monotonic() > end:
+            raise RuntimeError(f"a shard has taken no checkpoint within {LIMIT_S:g} s")
+        time.sleep(0.1)
+    time.sleep(STATUS_S)
 
 
 def _p99_us(reports: list[dict[str, Any]]) -> float | None:

@@ -8,6 +8,8 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -21,6 +23,7 @@ from kio.segments.store import Store
 from tests.measure import amplification, backup, expiry, memory, processes, restart, servers, verdict
 from tests.measure.expiry import Expected
 from tests.measure.numbered import Model, Writer
+from tests.measure.processes import Watched
 from tests.measure.verdict import Figure
 
 Main = Callable[[list[str]], int]
@@ -58,9 +61,31 @@ def test_reads_are_measured_beside_overwrites_compactions_and_checkpoints(
     found = table(amplification.main, tmp_path, capfd, "--part", "latency")
     assert found["latency half_load_per_s"] > 0
     assert found["latency compaction compactions"] > 0
-    assert found["latency checkpoint checkpoints"] > 0
+    assert found["latency checkpoint half_load_per_s"] > 0
     for name in amplification.BESIDE:
         assert found[f"latency {name} p999_us"] > 0
+    for name in ("compaction", "checkpoint_beside_overwrites"):
+        assert f"latency {name} p99_over_overwrites" in found
+    # What stands beside the GETs is the checkpoints alone.
+    assert "latency checkpoint p99_over_overwrites" not in found
+    assert found["latency checkpoint compactions"] == 0
+    for name in ("checkpoint_beside_overwrites", "checkpoint"):
+        assert found[f"latency {name} checkpoints"] > 0
+        assert 0 < found[f"latency {name} share_of_time_under_one"] <= 1
+
+
+def test_only_the_checkpoints_that_were_seen_to_come_are_timed() -> None:
+    shards = {0: {"checkpoints": 3, "checkpoint_ms_last": 900.0}, 1: {"checkpoints": 0, "checkpoint_ms_last": 0.0}}
+    watched = SimpleNamespace(shards=lambda: shards)
+    taken = amplification.Checkpoints(cast(Watched, watched))
+    taken.look()
+    assert taken.took_ms() is None
+    shards[1] = {"checkpoints": 1, "checkpoint_ms_last": 20.0}
+    taken.look()
+    shards[0] = {"checkpoints": 4, "checkpoint_ms_last": 40.0}
+    taken.look()
+    taken.look()
+    assert taken.took_ms() == 30.0
 
 
 @pytest.mark.stress
