@@ -1,6 +1,6 @@
 """The chain of one shard's segments: which one takes records, and how the others become sealed.
 
-    prepared   made ahead by a job when the active one is an eighth full; in the manifest, empty
+    prepared   made ahead by a job when a quarter of the active one is left; in the manifest, empty
     active     takes every new record, in one order; where nothing is prepared, its last part takes no puts
     sealing    takes none; its records are synced like the active one's; then a job writes hints and footer
     sealed     immutable

@@ -6,12 +6,15 @@ What asks for a compaction, in this order:
     full       the disk has no room for a next segment: whatever gives anything back, most first; and where only the
                active segment would, it is sealed and a short one begun in what the spare gives up (reserve.py)
     tight      the disk is nearly full, so another shard may wait for room: whatever is worth it, most first
-    amplified  the records of all segments but the active one take more than `space_amplification` times the live bytes,
-               less some headroom for what is being written and rewritten
+    amplified  the records of all segments, and what a compaction is writing, take more than `space_amplification` times
+               the live bytes, less a little for what is written until the compaction has begun
     dead_ratio a sealed segment of which a larger part is dead; off unless it is set
     active     the limit is passed, and what is dead is the better part of the active segment: it is sealed early
 
-Where writes are faster than all this, they are told to wait a little (`arrears`; workers/loop.py does it).
+What was prepared for writing (supply.py) comes on top: with it, the files of a shard whose dead bytes may be many
+segments pass the limit by less than two segments. So nothing may be late. The planner is asked as soon as the limit is
+passed (maintenance.py), an output that has no room is left for a moment when it has (`_output_room`), and where writes
+are faster than all this, they are told to wait a little (`arrears`; workers/loop.py does it).
 Invariants: never while records are missing (`suspect_lsn`) or the shard is read-only; never a damaged segment. A
 segment whose tombstones have to stay is not rewritten again for what they take, until a segment with older records was
 dropped.
@@ -30,7 +33,7 @@ from kio.segments.manifest import SegmentEntry
 from kio.segments.reserve import is_full
 from kio.segments.rewrite import Outcome, Parts, Rewrite
 from kio.segments.segment import RECORDS_START, Segment
-from kio.segments.victims import GAIN_MIN, Candidate, is_worth_it, pick_gains, pick_victims
+from kio.segments.victims import GAIN_MIN, Candidate, is_worth_it, pick_fitting, pick_gains, pick_victims
 
 #: How often the room on the disk is looked at; on a full one, after a run that gave back little, the next one waits so
 #: long for more to be deleted.
@@ -41,11 +44,20 @@ ROTATE_AT: Final = 1 / 8
 _SEGMENTS_PER_SLICE: Final = 64
 #: At the limit the copying pauses so many times as long as it works; this many segments above the limit not at all.
 _PAUSE_MAX: Final = 2.0
-_OVER_SEGMENTS: Final = 0.5
-#: Of what may be dead, one part in so many is left free for what is being written, or this many segments, if that is
-#: less.
-_HEADROOM_PARTS: Final = 8
-_HEADROOM_SEGMENTS: Final = 2
+_OVER_SEGMENTS: Final = 0.25
+#: From there on the writes wait; so many segments further on they are slowed down as much as they ever are.
+_ARREARS_SEGMENTS: Final = 0.5
+#: So much of a segment is left free under the limit, for what is written until the compaction has begun; and an output
+#: is begun only where all files then pass the limit by no more than so many segments, what is written meanwhile apart.
+_SLACK_SEGMENTS: Final = 0.15
+_FILES_SEGMENTS: Final = 1.8
+#: The next segment is expected to be prepared while an output is written, if so much of the active one is used.
+_NEXT_AT: Final = 1 / 4
+#: An output may always be so long a part of a full one.
+_OUTPUT_MIN: Final = 0.35
+#: In a small shard no more than one part in so many, of what may be dead, is kept free for what is being written: it
+#: would be compacted for every byte otherwise.
+_AHEAD_PARTS: Final = 8
 _EVERYTHING: Final = 1 << 62
 
 
@@ -120,7 +132,12 @@ class Compaction:
         if self._is_helpless:
             return 0.0
         over = self._excess_bytes() / self._segment_bytes
-        return min(1.0, max(0.0, over - _OVER_SEGMENTS))
+        return min(1.0, max(0.0, (over - _OVER_SEGMENTS) / _ARREARS_SEGMENTS))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the limit is passed. Cost: as `arrears`."""
+        return self._excess_bytes() > 0
 
     def stop(self) -> None:
         """End what is under way; nothing resumes it any more. Blocks."""
@@ -142,23 +159,34 @@ class Compaction:
 
     # ---- what to do ----
 
-    def _limit_bytes(self, live_bytes: int) -> int:
-        """How many bytes of records are allowed: so many less than `space_amplification` says that what stands ready
-        to be written, and what is being written, hardly pass that.
-        """
-        allowed = int(live_bytes * self._space_amplification)
-        headroom = min(_HEADROOM_SEGMENTS * self._segment_bytes, (allowed - live_bytes) // _HEADROOM_PARTS)
-        return allowed - headroom
-
     def _excess_bytes(self) -> int:
         """How many bytes of records are too many outside of the active segment; negative where there is room."""
         records, live, _ = _relocate.totals(self._parts.engine, self._parts.chain.slots_used)
         _, active, _ = self._parts.engine.usage(self._parts.chain.active.slot)
-        return records - active - self._limit_bytes(live)
+        allowed = int(live * self._space_amplification)
+        output = self._parts.chain.supply.output
+        ahead = active + (output.capacity if output is not None else 0) + int(_SLACK_SEGMENTS * self._segment_bytes)
+        return records - active + min(ahead, (allowed - live) // _AHEAD_PARTS) - allowed
 
     def _is_amplified(self) -> bool:
-        records, live, _ = _relocate.totals(self._parts.engine, self._parts.chain.slots_used)
-        return records > self._limit_bytes(live)
+        """Whether the active segment's records, if they were sealed, would be too many."""
+        _, active, _ = self._parts.engine.usage(self._parts.chain.active.slot)
+        return self._excess_bytes() + active > 0
+
+    def _output_room(self) -> int:
+        """How many bytes an output may take now, so that all files together pass the limit by less than two segments;
+        negative where they do so already.
+        """
+        chain = self._parts.chain
+        records, live, _ = _relocate.totals(self._parts.engine, chain.slots_used)
+        end, active, _ = self._parts.engine.usage(chain.active.slot)
+        following = 0
+        if chain.supply.prepared is not None:
+            following = chain.supply.prepared.capacity
+        elif end > chain.active.capacity * _NEXT_AT:
+            following = self._segment_bytes
+        files = records - active + chain.active.capacity + following
+        return int(live * self._space_amplification) + int(_FILES_SEGMENTS * self._segment_bytes) - files
 
     def _steps(self, now_s: float) -> Steps:
         segments = dict[int, tuple[Segment, SegmentEntry]]()
@@ -216,7 +244,8 @@ class Compaction:
             return pick_gains(worthy, room)
         excess = self._excess_bytes()
         if excess > 0:
-            return pick_victims(worthy, lsn, room, excess)
+            room = max(min(room, self._output_room()), int(room * _OUTPUT_MIN))
+            return pick_victims(pick_fitting(worthy, room), lsn, room, excess)
         rotten = [c for c in worthy if self._dead_ratio and c.gain_bytes > c.record_bytes * self._dead_ratio]
         return pick_victims(rotten, lsn, room, _EVERYTHING)
 

@@ -6,10 +6,10 @@ An activity (a compaction, a checkpoint) is a generator that the store's thread 
     a Job         run by a helper thread; the activity goes on when it has run, and reads its `error`
     Durable(lsn)  the activity goes on when every record up to that LSN is on disk
 
-Planners are asked in turn whether there is anything to do: every PLAN_INTERVAL_S, and at once when an activity has come
-to its end. The first activity that one of them gives is run to its end before any is asked again; then its planner is
-the last in the row, so that none keeps the others waiting. An activity returns whether it did something: if not, its
-planner is not asked again for PLAN_INTERVAL_S.
+Planners are asked in turn whether there is anything to do: every PLAN_INTERVAL_S, at once when an activity has come to
+its end, and when somebody knows that one of them wants something (`hurry`). The first activity that one of them gives
+is run to its end before any is asked again; then its planner is the last in the row, so that none keeps the others
+waiting. An activity returns whether it did something: if not, its planner is not asked again for PLAN_INTERVAL_S.
 Invariants:
   * one activity at a time: so a compaction and a checkpoint never see each other half done (checkpoint.py needs that);
   * an activity that is given up (a clean stop, an error of the disk) cleans up in its own `finally`.
@@ -92,6 +92,7 @@ class Maintenance:
         self._waits_for: Pause | Job | Durable = SLICE
         self._is_job_taken = False
         self._plan_at_s = 0.0
+        self._retry_at_s = 0.0
 
     @property
     def name(self) -> str:
@@ -102,6 +103,10 @@ class Maintenance:
     def lsn_wanted(self) -> int:
         """The LSN whose durability the activity waits for, or 0."""
         return self._waits_for.lsn if self._activity is not None and isinstance(self._waits_for, Durable) else 0
+
+    def hurry(self) -> None:
+        """Ask the planners at the next slice already, unless they wait because the disk refused something."""
+        self._plan_at_s = self._retry_at_s
 
     def slice(self, now_s: float) -> bool:
         """Run one slice of what is under way, or plan; True when another slice could run at once."""
@@ -165,4 +170,4 @@ class Maintenance:
         except OSError as error:
             self._log.warning(f"{self._activity.name} failed", reason=str(error))
             self._activity = None
-            self._plan_at_s = now_s + (FULL_RETRY_S if is_full(error) else RETRY_S)
+            self._plan_at_s = self._retry_at_s = now_s + (FULL_RETRY_S if is_full(error) else RETRY_S)

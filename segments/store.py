@@ -81,6 +81,8 @@ class Store:
         self._read_only_reason = ""
         #: See `Compaction.arrears`; as it stood at most LOOK_BYTES ago.
         self.arrears = 0.0
+        #: The shard has more dead bytes than it may, and maintenance should not wait: as old as `arrears`.
+        self.wants_slice = False
         self._look_at_bytes = 0
         self._descriptors = Descriptors(disk, options.open_segments)
         try:
@@ -225,6 +227,9 @@ class Store:
     def _look_at_arrears(self) -> None:
         self._look_at_bytes = self._engine.bytes_written + LOOK_BYTES
         self.arrears = self._compaction.arrears()
+        self.wants_slice = not self._read_only_reason and self._compaction.is_over
+        if self.wants_slice:
+            self._maintenance.hurry()
 
     def _write_staged(self) -> bool:
         """Write what was appended; when the disk refuses, take it back and refuse the batch's writes: False."""

@@ -38,19 +38,29 @@ class Candidate(NamedTuple):
     is_compacted: bool
 
     @property
+    def cost_bytes(self) -> int:
+        """What a compaction would have to copy."""
+        return self.live_bytes + self.kept_bytes
+
+    @property
     def gain_bytes(self) -> int:
         """What a compaction would get back."""
         return self.record_bytes - self.live_bytes - self.kept_bytes
 
     def worth(self, lsn: int) -> float:
         """How much it is worth to compact it now that `lsn` is the last LSN."""
-        cost = self.live_bytes + self.kept_bytes
-        return self.gain_bytes * sqrt(lsn - self.lsn_max + 1) / (cost + 1)
+        return self.gain_bytes * sqrt(lsn - self.lsn_max + 1) / (self.cost_bytes + 1)
 
 
 def is_worth_it(candidate: Candidate) -> bool:
     """Whether enough would be gained."""
     return candidate.gain_bytes >= candidate.record_bytes * GAIN_MIN
+
+
+def pick_fitting(candidates: list[Candidate], room_bytes: int) -> list[Candidate]:
+    """Those whose survivors have room; where none has, the one that needs least: something has to be done."""
+    fitting = [candidate for candidate in candidates if candidate.cost_bytes <= room_bytes]
+    return fitting or sorted(candidates, key=lambda c: c.cost_bytes)[:1]
 
 
 def pick_gains(candidates: Iterable[Candidate], room_bytes: int) -> list[Candidate]:
@@ -66,10 +76,9 @@ def pick_gains(candidates: Iterable[Candidate], room_bytes: int) -> list[Candida
     for candidate in sorted(candidates, key=lambda c: c.gain_bytes, reverse=True):
         if candidate.gain_bytes <= 0 or len(victims) == VICTIMS_MAX:
             break
-        size = candidate.live_bytes + candidate.kept_bytes
-        if survivors + size <= room_bytes:
+        if survivors + candidate.cost_bytes <= room_bytes:
             victims.append(candidate)
-            survivors += size
+            survivors += candidate.cost_bytes
     return sorted(victims, key=lambda c: c.lsn_min)
 
 
@@ -88,7 +97,7 @@ def pick_victims(candidates: Iterable[Candidate], lsn: int, room_bytes: int, gai
     for candidate in sorted(candidates, key=lambda c: c.worth(lsn), reverse=True):
         if victims and candidate.is_compacted != victims[0].is_compacted:
             continue
-        survivors += candidate.live_bytes + candidate.kept_bytes
+        survivors += candidate.cost_bytes
         if victims and (survivors > room_bytes or len(victims) == VICTIMS_MAX):
             break
         victims.append(candidate)

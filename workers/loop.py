@@ -200,6 +200,8 @@ class WorkerLoop:
                 pipes.send(replies)
             if shard.gives_up:
                 self._send(shard.release())
+            if shard.wants_slice:
+                self._slicing.add(number)
             pause_s += shard.pause_s
             bytes_left -= len(batch)
             if bytes_left <= 0:

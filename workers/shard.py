@@ -105,6 +105,11 @@ class Shard:
         return self._store.arrears > 0 or self._store.state == "full"
 
     @property
+    def wants_slice(self) -> bool:
+        """Whether maintenance should run a slice behind what was executed last."""
+        return self._store.wants_slice
+
+    @property
     def state(self) -> str:
         """The state that `stats` tells."""
         return self._store.state
@@ -232,6 +237,7 @@ class FailedShard:
     is_idle: Final = True
     is_behind: Final = False
     gives_up: Final = False
+    wants_slice: Final = False
     pause_s: Final = 0.0
     state: Final = "failed"
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from kio.errors import Corrupt
-from kio.segments import copying, rewrite, store
+from kio.segments import chain, copying, rewrite, store
 from kio.segments.compaction import IDLE_S
 from kio.segments.format import Record
 from kio.segments.manifest import Manifest
 from kio.segments.options import StoreOptions
 from kio.segments.segment import segment_name
+from tests.measure.processes import bare_bytes
 from tests.segments.faulty_disk import CarelessDisk, FaultyDisk
 from tests.segments.support import Driven, put
 from tests.segments.test_recovery import damage, manifest_of, records_of
@@ -226,6 +227,63 @@ def test_records_take_no_more_than_their_part_of_the_disk(tmp_path: Path) -> Non
     assert stats["amplification"] == pytest.approx(1 + stats["dead_bytes"] / stats["live_bytes"], abs=0.001)
     assert 1 + stats["compacted_bytes_written"] / stats["bytes_written"] < 2.6
     assert driven.reopen().items() == model
+
+
+@pytest.mark.parametrize("skew", [1, 3])
+def test_files_take_no_more_than_two_segments_beyond_what_records_may_and_not_much_less(
+    skew: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_s = 0.001  # so slow that the interval of planning would let four segments be written
+    size = 64 * 1024
+    monkeypatch.setattr(store, "LOOK_BYTES", size // 8)
+    monkeypatch.setattr(chain, "PREPARE_ROOM_BYTES", size // 4)  # as of a segment of 8 MiB
+    driven = Driven(tmp_path / "shard", StoreOptions(segment_bytes=size, space_amplification=1.4), CarelessDisk())
+    chance = random.Random(skew)
+    shard, keys = driven.store, 2600
+    for i in range(keys):
+        driven.put(b"key %d" % i, bytes(1000))
+    driven.maintain()
+    excess, dead = [], []
+
+    def run_one(has_time: bool) -> bool:
+        """What a worker's helper would do meanwhile."""
+        job = shard.background_job() or (shard.sync_job() if has_time or shard.wants_sync else None)
+        if job is None:
+            return False
+        job.run()
+        shard.finish(job)
+        if job.kind in ("output", "grow", "prepare"):
+            excess.append((bare_bytes(driven.path) - 1.4 * shard.stats()["live_bytes"]) / size)
+        return True
+
+    for i in range(3 * keys):
+        driven.put(b"key %d" % int(keys * chance.random() ** skew), bytes(1000))
+        now_s = driven._clock_s + i * write_s
+        while shard.maintain(now_s) or run_one(i % 8 == 0):
+            if i % 2:
+                break
+        if i > 2 * keys and i % 16 == 0:
+            stats = shard.stats()
+            dead.append((0.4 * stats["live_bytes"] - stats["dead_bytes"]) / size)
+    assert shard.stats()["compactions"] > 30
+    assert max(excess) <= 2.0
+    assert sum(dead) / len(dead) < 0.75
+
+
+def test_compaction_begins_behind_the_write_that_passes_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "LOOK_BYTES", 1)
+    driven = Driven(tmp_path / "shard", StoreOptions(segment_bytes=16 * 1024), CarelessDisk())
+    now_s = driven._clock_s + 1
+    driven.store.maintain(now_s)
+    while not driven.store.wants_slice:
+        driven.store.maintain(now_s)
+        assert driven.store._maintenance.name != "compaction"
+        driven.execute(*(put(b"key %d" % k, bytes(200)) for k in range(60)))
+        driven.run_jobs()
+    driven.store.maintain(now_s)
+    assert driven.store._maintenance.name == "compaction"
 
 
 def test_compaction_that_is_behind_says_so_until_it_has_caught_up(

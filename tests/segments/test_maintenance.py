@@ -129,6 +129,16 @@ def test_planners_that_want_nothing_or_whose_activity_did_nothing_are_asked_now_
     assert shard.asked == 2
 
 
+def test_planners_are_asked_at_once_when_somebody_knows_that_one_of_them_wants_something() -> None:
+    shard = Shard()
+    shard.maintenance.slice(0.0)
+    shard.maintenance.hurry()
+    shard.maintenance.slice(PLAN_INTERVAL_S / 4)
+    assert shard.asked == 2
+    shard.maintenance.slice(PLAN_INTERVAL_S / 2)
+    assert shard.asked == 2, "it is said once"
+
+
 def test_no_planner_keeps_another_waiting() -> None:
     order: list[str] = []
 
@@ -158,8 +168,9 @@ def test_an_activity_that_the_disk_fails_ends_and_planning_goes_on_later() -> No
     shard.maintenance.finish(job)
     assert not shard.maintenance.slice(1.0)
     assert shard.maintenance.name == ""
+    shard.maintenance.hurry()
     shard.maintenance.slice(1.0 + RETRY_S / 2)
-    assert shard.asked == 1
+    assert shard.asked == 1, "nobody hurries a disk that has failed"
     shard.maintenance.slice(1.0 + RETRY_S)
     assert shard.asked == 2
 

@@ -51,6 +51,7 @@ class ScriptedStore:
         self.is_read_only = False
         self.wants_sync = False
         self.arrears = 0.0
+        self.wants_slice = False
         self.sync_fails = False
         self.executed: list[list[int]] = []
 
@@ -202,6 +203,14 @@ def test_behind_writes_that_compaction_does_not_keep_up_with_the_next_batch_wait
     assert shard.pause_s == pytest.approx(0.5 * len(batch) / PACED_BYTES_PER_S)
     shard.execute(batch_of(a_get()), 0.0)
     assert shard.pause_s == 0.0, "reads wait for nothing"
+
+
+def test_a_shard_that_has_passed_its_limit_wants_a_slice_of_maintenance():
+    shard, store = make(OS)
+    shard.execute(batch_of(a_set()), 0.0)
+    assert not shard.wants_slice
+    store.wants_slice = True
+    assert shard.wants_slice
 
 
 def test_with_os_no_sync_is_ever_wanted():
