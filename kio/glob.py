@@ -1,155 +1,161 @@
-r"""Glob patterns over keys, in bytes, as redis has them.
+"""Patterns of keys: `*` any bytes, `?` one byte, `[a-z]` and `[^a-z]` one of a class, `\\` the next byte itself.
 
-    *           any bytes, or none
-    ?           one byte
-    [abc]       one of these bytes; [a-c] one of a range, in either order; [^abc] one that is not among them
-    \x          the byte x, also inside brackets
-
-A pattern matches a whole key. Brackets that are not closed end with the pattern; `[]` matches nothing, `[^]` any byte;
-a backslash at the very end is itself. There is no `[!a]` and no `{a,b}`: these are the bytes that they are.
-
-A pattern is cut at its stars into runs of single-byte items. The first run is held against the key's beginning, the
-last against its end; each one between is looked for from where the one before ended, and its first place is kept: a
-later one never helps, so nothing is tried twice. Cost: linear in the key for runs of plain bytes; at most key times run
-for runs that hold `?` or brackets.
+A pattern is cut at its stars. Each piece has a fixed length and is looked for once, from where the one before it ended;
+so a key costs at most its length times that of a piece, whatever the pattern.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Final, NamedTuple
+from functools import cached_property
+from typing import Final
 
-_ANY: Final = frozenset(range(256))
-_STAR, _QUESTION, _OPEN, _CLOSE, _CARET, _DASH, _BACKSLASH = b"*?[]^-\\"
+from kio.limits import KEY_BYTES_MAX
 
-#: The bytes that may stand at one place; None stands for a star.
-Item = frozenset[int] | None
+_STAR, _ANY, _OPEN, _CLOSE, _NOT, _ESCAPE, _TO = b"*?[]^\\-"
+_ALL: Final = frozenset(range(256))
+_SINGLE: Final = [frozenset((byte,)) for byte in range(256)]
 
 
-class Run(NamedTuple):
-    """What stands between two stars."""
+class _Text:
+    """A piece that is the same in every key."""
 
-    length: int
-    #: The bytes of a run without wildcards.
-    plain: bytes | None
-    expression: re.Pattern[bytes]
+    def __init__(self, text: bytes) -> None:
+        self._text = text
 
-    def matches_at(self, key: bytes, start: int) -> bool:
-        """Whether the run stands at `start` of `key`."""
-        return self.expression.match(key, start) is not None
+    def stands_at(self, key: bytes, at: int) -> bool:
+        """Whether the key has it there."""
+        return key.startswith(self._text, at)
 
-    def end_of_first(self, key: bytes, start: int, stop: int) -> int:
-        """Where the run's first place in `key[start:stop]` ends, or -1."""
-        if self.plain is not None:
-            at = key.find(self.plain, start, stop)
-        else:
-            found = self.expression.search(key, start, stop)
-            at = -1 if found is None else found.start()
-        return -1 if at < 0 else at + self.length
+    def find(self, key: bytes, start: int, end: int) -> int:
+        """Where it first stands between the two, or -1."""
+        return key.find(self._text, start, end)
+
+
+class _Classes:
+    """A piece of which some places may hold one of several bytes."""
+
+    def __init__(self, places: list[frozenset[int]]) -> None:
+        self._places = places
+
+    @cached_property
+    def _expression(self) -> re.Pattern[bytes]:
+        """Without any repetition; made when a key first comes as far as this piece."""
+        return re.compile(b"".join(map(_one, self._places)), re.DOTALL)
+
+    def stands_at(self, key: bytes, at: int) -> bool:
+        """Whether the key has it there."""
+        return self._expression.match(key, at) is not None
+
+    def find(self, key: bytes, start: int, end: int) -> int:
+        """Where it first stands between the two, or -1."""
+        found = self._expression.search(key, start, end)
+        return -1 if found is None else found.start()
 
 
 class Glob:
-    """A pattern, ready to be matched.
+    """One pattern, read once and asked often.
 
-    Attributes:
-        pattern: as it was given, in bytes.
-        prefix: the plain bytes that every key it matches begins with.
+    >>> keys = [b"user:1", b"user:22", b"uses"]
+    >>> [key for key in keys if Glob(b"user:[0-9]*").matches(key)]
+    [b'user:1', b'user:22']
     """
 
-    __slots__ = ("_runs", "pattern", "prefix")
-
     def __init__(self, pattern: bytes) -> None:
-        items = parse(pattern)
-        runs: list[list[frozenset[int]]] = [[]]
-        for item in items:
-            if item is None:
-                runs.append([])
-            else:
-                runs[-1].append(item)
-        self.pattern = pattern
-        self.prefix = _plain_prefix(runs[0])
-        # Runs between two neighbouring stars are empty and say nothing.
-        self._runs = [_run(runs[0]), *(_run(run) for run in runs[1:-1] if run), *(_run(run) for run in runs[1:][-1:])]
-
-    def __repr__(self) -> str:
-        return f"Glob({self.pattern!r})"
+        pieces = _pieces(pattern)
+        #: All keys that match begin with it.
+        self.prefix = _prefix(pieces[0])[:KEY_BYTES_MAX]
+        self._lengths = [len(piece) for piece in pieces]
+        self._length_min = sum(self._lengths)
+        self._pieces = [_piece(piece) for piece in pieces]
+        #: Whether every key matches.
+        self.is_all = len(pieces) > 1 and not self._length_min
 
     def matches(self, key: bytes) -> bool:
-        """Whether the pattern matches the whole of `key`."""
-        first, *rest = self._runs
-        if not rest:
-            return len(key) == first.length and first.matches_at(key, 0)
-        *between, last = rest
-        at, stop = first.length, len(key) - last.length
-        if at > stop or not first.matches_at(key, 0) or not last.matches_at(key, stop):
+        """Whether the pattern says this key."""
+        length = len(key)
+        pieces, lengths = self._pieces, self._lengths
+        if length < self._length_min or not pieces[0].stands_at(key, 0):
             return False
-        for run in between:
-            at = run.end_of_first(key, at, stop)
+        if len(pieces) == 1:
+            return length == self._length_min
+        at = lengths[0]
+        last_at = length - lengths[-1]
+        for index in range(1, len(pieces) - 1):
+            at = pieces[index].find(key, at, last_at)
             if at < 0:
                 return False
-        return True
+            at += lengths[index]
+        return pieces[-1].stands_at(key, last_at)
 
 
-def parse(pattern: bytes) -> list[Item]:
-    """The items of `pattern`, one for each byte of a key, or None for a star."""
-    items: list[Item] = []
-    at = 0
-    while at < len(pattern):
+def _pieces(pattern: bytes) -> list[list[frozenset[int]]]:
+    """For each piece, the bytes that may stand at each of its places.
+
+    What is behind more places than a key has is not read: nothing matches.
+    """
+    pieces: list[list[frozenset[int]]] = [[]]
+    at = places = 0
+    while at < len(pattern) and places <= KEY_BYTES_MAX:
         byte = pattern[at]
         at += 1
         if byte == _STAR:
-            items.append(None)
-        elif byte == _QUESTION:
-            items.append(_ANY)
+            if pieces[-1] or len(pieces) == 1:
+                pieces.append([])
+            continue
+        places += 1
+        if byte == _ANY:
+            pieces[-1].append(_ALL)
         elif byte == _OPEN:
-            item, at = _brackets(pattern, at)
-            items.append(item)
+            members, at = _class(pattern, at)
+            pieces[-1].append(members)
         else:
-            if byte == _BACKSLASH and at < len(pattern):
+            if byte == _ESCAPE and at < len(pattern):
                 byte = pattern[at]
                 at += 1
-            items.append(frozenset((byte,)))
-    return items
+            pieces[-1].append(_SINGLE[byte])
+    return pieces
 
 
-def _brackets(pattern: bytes, at: int) -> tuple[frozenset[int], int]:
-    """The bytes that brackets stand for, and where the pattern goes on; `at` is behind the opening one."""
-    is_negated = pattern[at : at + 1] == b"^"
-    at += is_negated
-    chosen: set[int] = set()
+def _class(pattern: bytes, at: int) -> tuple[frozenset[int], int]:
+    """The members of a class that begins at `at`, and where it has ended; one that is not closed ends with all."""
+    is_not = pattern[at : at + 1] == b"^"
+    at += is_not
+    members: set[int] = set()
     while at < len(pattern) and pattern[at] != _CLOSE:
-        if pattern[at] == _BACKSLASH and at + 1 < len(pattern):
-            chosen.add(pattern[at + 1])
+        left = len(pattern) - at
+        if pattern[at] == _ESCAPE and left >= 2:
+            members.add(pattern[at + 1])
             at += 2
-        elif at + 2 < len(pattern) and pattern[at + 1] == _DASH:
+        elif left >= 3 and pattern[at + 1] == _TO:
             low, high = sorted((pattern[at], pattern[at + 2]))
-            chosen.update(range(low, high + 1))
+            members.update(range(low, high + 1))
             at += 3
         else:
-            chosen.add(pattern[at])
+            members.add(pattern[at])
             at += 1
-    return _ANY - chosen if is_negated else frozenset(chosen), at + 1
+    return (_ALL - members if is_not else frozenset(members)), at + 1
 
 
-def _plain_prefix(items: Iterable[frozenset[int]]) -> bytes:
-    plain = bytearray()
-    for item in items:
-        if len(item) != 1:
+def _prefix(places: list[frozenset[int]]) -> bytes:
+    prefix = bytearray()
+    for members in places:
+        if len(members) != 1:
             break
-        plain += bytes(item)
-    return bytes(plain)
+        prefix.extend(members)
+    return bytes(prefix)
 
 
-def _run(items: list[frozenset[int]]) -> Run:
-    plain = _plain_prefix(items)
-    expression = re.compile(b"".join(map(_expression, items)), re.DOTALL)
-    return Run(len(items), plain if len(plain) == len(items) else None, expression)
+def _piece(places: list[frozenset[int]]) -> _Text | _Classes:
+    text = _prefix(places)
+    return _Text(text) if len(text) == len(places) else _Classes(places)
 
 
-def _expression(item: frozenset[int]) -> bytes:
-    if item == _ANY:
+def _one(members: frozenset[int]) -> bytes:
+    if len(members) == 256:
         return b"."
-    if not item:
-        return b"(?!)"
-    return b"[" + b"".join(b"\\x%02x" % byte for byte in sorted(item)) + b"]"
+    if len(members) == 1:
+        return re.escape(bytes(members))
+    if not members:
+        return rb"[^\x00-\xff]"
+    return b"[" + b"".join(b"\\x%02x" % byte for byte in sorted(members)) + b"]"

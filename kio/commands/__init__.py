@@ -7,7 +7,7 @@
     table.py            what each command is called, takes and may; which plan runs it
     plans_*.py          the plans, by what they are about; arguments.py reads what several of them share
     functions.py        all functions of the shard: strings.py, bits.py, bitfield.py, expiry.py, dump.py, inspection.py
-    longdouble.py, glob.py, lcs.py      one algorithm each
+    longdouble.py, lcs.py               one algorithm each
     replies.py, error_texts.py          what is answered, and how it is refused
 
 A command that looks at one key is a function in the shard: (state, arguments, now) -> (reply, change). So it is atomic,

@@ -11,7 +11,7 @@ from typing import Final
 
 from kio.commands import ops
 from kio.commands.arguments import integer, syntax_error
-from kio.commands.glob import Glob
+from kio.glob import Glob
 from kio.commands.ops import Plan
 from kio.commands.plans_keys import keyspace_number
 from kio.commands.replies import OK, CommandError, Context

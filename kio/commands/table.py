@@ -166,6 +166,7 @@ _KEYS: Final = (
     _command("randomkey", 1, "readonly", _NONE, "generic", "Any key.", keyspace.randomkey, moments=0),
 )
 
+_ADMIN: Final = "admin noscript loading stale"
 _SERVER: Final = (
     _command("dbsize", 1, _READ, _NONE, "server", "How many keys there are.", keyspace.dbsize),
     _command("flushdb", -1, "write", _NONE, "server", "Remove all keys of the keyspace.", keyspace.flushdb),
@@ -186,12 +187,20 @@ _SERVER: Final = (
     _command("info", -1, "loading stale", _NONE, "server", "What the server is and does.", None),
     _command("config", -2, "", _NONE, "server", "Settings.", None, right="admin"),
     _command("time", 1, "loading stale fast", _NONE, "server", "The clock.", None, right="connection"),
+    _command("lastsave", 1, "loading stale fast", _NONE, "server", "When the last checkpoint was taken.", None),
+    _command("save", 1, _ADMIN, _NONE, "server", "Make all durable, and ask for a checkpoint.", None, right="admin"),
+    _command("bgsave", -1, _ADMIN, _NONE, "server", "Ask for a checkpoint of all shards.", None, right="admin"),
+    _command("shutdown", -1, _ADMIN, _NONE, "server", "End the daemon.", None, right="admin"),
+    _command("latency", -2, _ADMIN, _NONE, "server", "Latency events; kio keeps none.", None, right="admin"),
+    _command("slowlog", -2, _ADMIN, _NONE, "server", "Slow commands; kio keeps none.", None, right="admin"),
+    _command("debug", -2, _ADMIN, _NONE, "server", "For tests; off.", None, right="admin"),
+    _command("function", -2, "noscript", _NONE, "server", "There are none; FLUSH is answered OK.", None, right="write"),
 )
 
 _BEFORE_AUTH: Final = "noscript loading stale fast no_auth allow_busy"
 _DOOR: Final = "noscript loading stale fast allow_busy"
 _CONNECTION: Final = tuple(
-    _command(name, arity, flags, keys_at, group, summary, None, right="connection")
+    _command(name, arity, flags, keys_at, group, summary, None, right="connection", moments=0 if name == "watch" else 1)
     for name, arity, flags, keys_at, group, summary in (
         ("ping", -1, "fast", _NONE, "connection", "PONG, or what was sent."),
         ("echo", 2, "loading stale fast", _NONE, "connection", "What was sent."),
@@ -207,6 +216,7 @@ _CONNECTION: Final = tuple(
         ("watch", -2, _DOOR, _ALL, "transactions", "Let the transaction fail if a key changes."),
         ("unwatch", 1, _DOOR, _NONE, "transactions", "Forget what is watched."),
         ("wait", 3, "noscript", _NONE, "generic", "Wait until replicas have what was written."),
+        ("waitaof", 4, "noscript", _NONE, "generic", "Wait until the disk has what was written."),
     )
 )
 

@@ -163,7 +163,7 @@ class Daemon:
                 [
                     *self._wrapper,
                     *(sys.executable, "-m", "kio", "serve", "--data", str(self.data)),
-                    *("--port", str(port), "--http-port", "0", "--workers", str(self.workers)),
+                    *("--port", str(port), "--http-port", "0", "--resp-port", "0", "--workers", str(self.workers)),
                     *("--sync", self.sync, *shards, *self.flags),
                 ],
                 cwd=ROOT,

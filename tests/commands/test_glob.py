@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kio.commands.glob import Glob
+from kio.glob import Glob
 from tests.commands.real_server import RealServer
 
 ALPHABET = b"ab-]^*"

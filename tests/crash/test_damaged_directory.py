@@ -170,7 +170,11 @@ def read_all(daemon: Daemon, expected: dict[tuple[bytes, int], bytes], what: str
 def test_a_second_daemon_on_the_same_directory_is_refused_and_the_first_goes_on(chance: Chance) -> None:
     with Daemon(workers=2) as daemon:
         pids = daemon.pids()
-        second = run_cli(*("serve", "--data", daemon.data, "--port", "0", "--http-port", "0"), check=False, limit_s=15)
+        second = run_cli(
+            *("serve", "--data", daemon.data, "--port", "0", "--http-port", "0", "--resp-port", "0"),
+            check=False,
+            limit_s=15,
+        )
         assert second.returncode == 73, second.stderr.decode()
         assert b"in use" in second.stderr, second.stderr.decode()
         assert daemon.pids() == pids

@@ -27,7 +27,7 @@ WORKER_BACK_S = 2.0
 def serve(*flags: str) -> subprocess.CompletedProcess[str]:
     """`kio serve`, for starts that are to fail."""
     return subprocess.run(
-        [sys.executable, "-m", "kio", "serve", "--port", "0", "--http-port", "0", *flags],
+        [sys.executable, "-m", "kio", "serve", "--port", "0", "--http-port", "0", "--resp-port", "0", *flags],
         cwd=ROOT,
         env=environment(),
         capture_output=True,

@@ -31,7 +31,7 @@ def printed(tmp_path: Path) -> Iterator[str]:
     if shutil.which("make") is None or not (ROOT / BUILT).exists():
         pytest.skip("the environment was not made by make setup")
     told = tmp_path / "told"
-    flags = f"ARGS=--data {tmp_path / 'data'} --port 0 --http-port 0 --workers 2"
+    flags = f"ARGS=--data {tmp_path / 'data'} --port 0 --http-port 0 --resp-port 0 --workers 2"
     with told.open("wb") as output:
         made = subprocess.Popen(
             ["make", "-o", BUILT, "run", flags],  # nothing is built while other tests run

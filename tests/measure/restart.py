@@ -89,7 +89,20 @@ class Kio:
 
     def start(self) -> None:
         port = self.url.rpartition(":")[2]
-        command = [sys.executable, "-m", "kio", "serve", "--data", str(self.data), "--port", port, "--http-port", "0"]
+        command = [
+            sys.executable,
+            "-m",
+            "kio",
+            "serve",
+            "--data",
+            str(self.data),
+            "--port",
+            port,
+            "--http-port",
+            "0",
+            "--resp-port",
+            "0",
+        ]
         command += ["--workers", "2", "--shards", str(SHARDS), *self._flags]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 START_S = 30.0
-KIO_FLAGS = "--data data --port 0 --http-port 0 --workers 2 --sync interval --sync-interval-ms 1000"
+KIO_FLAGS = "--data data --port 0 --http-port 0 --resp-port 0 --workers 2 --sync interval --sync-interval-ms 1000"
 REDIS_FLAGS = "--bind 127.0.0.1 --appendonly yes --appendfsync everysec --save"
 
 

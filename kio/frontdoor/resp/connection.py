@@ -292,10 +292,10 @@ class ConnectionCommands:
                 self._close(each.connection)
 
     def _need_admin(self, session: Session, arguments: list[bytes]) -> None:
-        from kio.commands.catalog import COMMANDS
+        from kio.commands.table import TABLE
 
         if session.user is not None:
-            session.user.check(COMMANDS["config"], arguments)
+            session.user.check(TABLE["config"], arguments)
 
     def _pause(self, session: Session, arguments: list[bytes]) -> str:
         self._need_admin(session, arguments)

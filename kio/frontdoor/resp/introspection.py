@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from kio.commands.catalog import COMMANDS
 from kio.commands.keys import keys_of
 from kio.commands.replies import NULL_ARRAY, CommandError, SetReply
-from kio.commands.table import Command
+from kio.commands.table import TABLE, Command
 from kio.frontdoor.resp.runner import Runner
 from kio.frontdoor.resp.sessions import Session
 from kio.glob import Glob
@@ -22,10 +21,10 @@ class IntrospectionCommands:
 
     def _command(self, session: Session, arguments: list[bytes]) -> Any:
         if len(arguments) == 1:
-            return [_info(command) for command in COMMANDS.values()]
+            return [_info(command) for command in TABLE.values()]
         name, rest = arguments[1].lower(), arguments[2:]
         subcommands: dict[bytes, Callable[[list[bytes]], Any]] = {
-            b"count": lambda _: len(COMMANDS),
+            b"count": lambda _: len(TABLE),
             b"info": _infos,
             b"docs": _docs,
             b"list": _list,
@@ -44,13 +43,13 @@ def _info(command: Command) -> list[Any]:
 
 def _infos(names: list[bytes]) -> list[Any]:
     if not names:
-        return [_info(command) for command in COMMANDS.values()]
-    found = [COMMANDS.get(name.lower().decode("latin-1")) for name in names]
+        return [_info(command) for command in TABLE.values()]
+    found = [TABLE.get(name.lower().decode("latin-1")) for name in names]
     return [NULL_ARRAY if command is None else _info(command) for command in found]
 
 
 def _docs(names: list[bytes]) -> dict[bytes, Any]:
-    wanted = {name.lower().decode("latin-1") for name in names} if names else set(COMMANDS)
+    wanted = {name.lower().decode("latin-1") for name in names} if names else set(TABLE)
     return {
         command.name.encode(): {
             b"summary": command.summary.encode(),
@@ -58,13 +57,13 @@ def _docs(names: list[bytes]) -> dict[bytes, Any]:
             b"group": command.group.encode(),
             b"complexity": b"",
         }
-        for command in COMMANDS.values()
+        for command in TABLE.values()
         if command.name in wanted
     }
 
 
 def _list(rest: list[bytes]) -> list[bytes]:
-    names = [name.encode() for name in COMMANDS]
+    names = [name.encode() for name in TABLE]
     if not rest:
         return names
     if len(rest) == 3 and rest[0].upper() == b"FILTERBY" and rest[1].upper() == b"PATTERN":
@@ -73,7 +72,7 @@ def _list(rest: list[bytes]) -> list[bytes]:
 
 
 def _get_keys(arguments: list[bytes]) -> list[bytes]:
-    command = COMMANDS.get(arguments[0].lower().decode("latin-1")) if arguments else None
+    command = TABLE.get(arguments[0].lower().decode("latin-1")) if arguments else None
     if command is None:
         raise CommandError("ERR Invalid command specified")
     if (command.arity > 0 and len(arguments) != command.arity) or len(arguments) < -command.arity:

@@ -14,11 +14,10 @@ from kio import errors, limits, log
 from kio.clock import monotonic_s, wall_ms
 from kio.commands import ops, subcommands
 from kio.commands.arguments import wrong_arity
-from kio.commands.catalog import COMMANDS
 from kio.commands.error_texts import text_of
 from kio.commands.ops import Operation
 from kio.commands.replies import CommandError
-from kio.commands.table import Command
+from kio.commands.table import TABLE, Command
 from kio.errors import InternalError, KioError
 from kio.frontdoor._dispatch import Dispatch
 from kio.frontdoor.events import Gathered
@@ -156,7 +155,7 @@ class Runner:
         name = arguments[0].lower().decode("latin-1")
         if self._dispatch.draining:
             raise errors.Draining
-        command = COMMANDS.get(name)
+        command = TABLE.get(name)
         if session.user is None and name not in _FOR_STRANGERS:
             raise CommandError("NOAUTH Authentication required.")
         if command is None:
@@ -291,7 +290,7 @@ class Runner:
         steps = []
         keyspaces = []
         for arguments, _ in queued:
-            command = COMMANDS[arguments[0].lower().decode()]
+            command = TABLE[arguments[0].lower().decode()]
             keyspaces.append(session.keyspace)
             try:
                 started = self._started(session, command, arguments)
