@@ -12,7 +12,8 @@ What asks for a compaction, in this order:
     active     the limit is passed, and what is dead is the better part of the active segment: it is sealed early
 
 What was prepared for writing (supply.py) comes on top: with it, the files of a shard whose dead bytes may be many
-segments pass the limit by less than two segments. So nothing may be late. The planner is asked as soon as the limit is
+segments should pass the limit by two segments at the most; where the cores are taken by others, what is written until a
+compaction has begun can make it half of one more. So nothing may be late. The planner is asked as soon as the limit is
 passed (maintenance.py), an output that has no room is left for a moment when it has (`_output_room`), and where writes
 are faster than all this, they are told to wait a little (`arrears`; workers/loop.py does it).
 Invariants: never while records are missing (`suspect_lsn`) or the shard is read-only; never a damaged segment. A
