@@ -10,6 +10,11 @@ def wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def wall_us() -> int:
+    """Microseconds since 1970, by the wall clock: for people, and protocols that tell the time."""
+    return time.time_ns() // 1_000
+
+
 def monotonic_s() -> float:
     """Seconds of CLOCK_MONOTONIC: the same in every process of this machine."""
     return time.monotonic()

@@ -67,6 +67,8 @@ The rare ones go through Python, still in their order within the batch:
                 message to it. Where one fails or answers 5 nothing is applied, and all the others answer Aborted
                 With the flag EACH only over a crash: what fails is answered so, and the others are applied
     38 seal     -> 1: a msgpack map, see segments/point.py
+    41 checkpoint  -> 3, 0: one is taken soon
+    42 sync     -> 3, 0, when all that was written before is on the disk
     40 apply    a key; value = a msgpack array, the name of a function of kio.commands and its arguments -> 1: its
                 reply, as msgpack. It may stand in an atomic batch
 Batches and replies come from processes of the same version on the same machine, yet every length is bounded before use.

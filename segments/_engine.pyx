@@ -441,6 +441,12 @@ cdef class Engine:
             self.errors += 1
         self.index += 1
 
+    def reply_durable(self, uint8_t status, bytes payload=b""):
+        """Answer the operation that `run` stopped at, parked until all that was written is durable, whatever `parks` says."""
+        cdef Buffer* b = &self.parked if self.lsn > self.durable_lsn else &self.replies
+        self._reply(b, self.index, status, <const uint8_t*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
+        self.index += 1
+
     def stage_clear(self, uint8_t keyspace):
         """Stage the record that says: nothing older in this keyspace counts. False when it does not fit the active segment."""
         if not fits(self, KIND_CLEAR, RECORD_HEADER):

@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from kio.clock import monotonic_s
+from kio.clock import monotonic_s, wall_ms
 from kio.log import Log
 from kio.segments._checkpoint import Copier
 from kio.segments._engine import Engine
@@ -86,8 +86,10 @@ class Checkpointer:
         self._bytes = 0
         self._is_stale = False
         self._last_s = monotonic_s()
+        self._is_asked = False
         # Figures.
         self._taken = 0
+        self._taken_ms = 0
         self._fallbacks = 0
         self._ms_last = 0.0
 
@@ -104,6 +106,10 @@ class Checkpointer:
         if not self._is_stale:
             self._version = self._current()
 
+    def ask(self) -> None:
+        """Take one soon, unless nothing has changed."""
+        self._is_asked = True
+
     def stats(self) -> dict[str, Any]:
         """What control.py lists of checkpoints."""
         named = self._manifest.state.checkpoint
@@ -112,6 +118,7 @@ class Checkpointer:
             "checkpoint_bytes": named.size if named is not None else 0,
             "checkpoint_age_s": round(monotonic_s() - self._last_s, 3),
             "checkpoint_ms_last": round(self._ms_last, 3),
+            "checkpoint_at_ms": self._taken_ms,
             "checkpoints": self._taken,
             "checkpoint_fallbacks": self._fallbacks,
         }
@@ -120,10 +127,11 @@ class Checkpointer:
         """A checkpoint, when one is due."""
         engine = self._engine
         if not self._may_take():
+            self._is_asked = False
             return None
         waited_s = now_s - self._last_s
         due_s = min(self._interval_s, HURRY_S) if self._is_stale or engine.is_shadow_void else self._interval_s
-        if waited_s < due_s and not self._is_much_written():
+        if waited_s < due_s and not self._is_asked and not self._is_much_written():
             return None
         return Activity("checkpoint", self._steps(now_s))
 
@@ -163,6 +171,7 @@ class Checkpointer:
 
     def _steps(self, now_s: float) -> Steps:
         started_s = monotonic_s()
+        self._is_asked = False
         version, written = self._current(), self._engine.bytes_written
         named = self._manifest.state.checkpoint
         file = _File(self._disk, self._directory, self._shard, self._manifest, named.id + 1 if named else 1)
@@ -188,6 +197,7 @@ class Checkpointer:
         self._is_stale = False
         self._last_s = now_s
         self._taken += 1
+        self._taken_ms = wall_ms()
         self._ms_last = (monotonic_s() - started_s) * 1000
         self._log.info(
             "checkpoint", keys=contents.words, lsn=contents.lsn_max, bytes=file.size, took_ms=round(self._ms_last)

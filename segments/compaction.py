@@ -45,9 +45,9 @@ ROTATE_AT: Final = 1 / 8
 _SEGMENTS_PER_SLICE: Final = 64
 #: At the limit the copying pauses so many times as long as it works; this many segments above the limit not at all.
 _PAUSE_MAX: Final = 2.0
-_OVER_SEGMENTS: Final = 0.25
+_OVER_SEGMENTS: Final = 0.1
 #: From there on the writes wait; so many segments further on they are slowed down as much as they ever are.
-_ARREARS_SEGMENTS: Final = 0.5
+_ARREARS_SEGMENTS: Final = 0.3
 #: So much of a segment is left free under the limit, for what is written until the compaction has begun; and an output
 #: is begun only where all files then pass the limit by no more than so many segments, what is written meanwhile apart.
 _SLACK_SEGMENTS: Final = 0.15

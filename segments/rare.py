@@ -34,6 +34,8 @@ class RareOperations:
         write_staged: writes what was appended; False: it was taken back, and writes are refused from now on.
         make_room: finds room for a record that takes so many bytes; where there is none, what does not fit is refused.
         ask_compaction: asks for a compaction; the bytes that are dead.
+        ask_checkpoint: asks for a checkpoint.
+        ask_sync: asks for a sync of all that was written.
         take_point: seals, and tells what a backup has to copy (point.py).
         stats: the store's figures.
     """
@@ -46,6 +48,8 @@ class RareOperations:
         write_staged: Callable[[], bool],
         make_room: Callable[[int], None],
         ask_compaction: Callable[[], int],
+        ask_checkpoint: Callable[[], None],
+        ask_sync: Callable[[], None],
         take_point: Callable[[], bytes],
         stats: Callable[[], dict[str, Any]],
     ) -> None:
@@ -55,6 +59,8 @@ class RareOperations:
         self._write_staged = write_staged
         self._make_room = make_room
         self._ask_compaction = ask_compaction
+        self._ask_checkpoint = ask_checkpoint
+        self._ask_sync = ask_sync
         self._take_point = take_point
         self._stats = stats
 
@@ -81,6 +87,11 @@ class RareOperations:
                     self._make_room(self._engine.needed_room)
             elif op == wire.OP_ATOMIC:
                 self._atomic(value, now_ms)
+            elif op == wire.OP_CHECKPOINT:
+                self._ask_checkpoint()
+                self._engine.reply(opbatch.NUMBER, _I64.pack(0))
+            elif op == wire.OP_SYNC:
+                self._sync()
             elif op == wire.OP_COMPACT:
                 self._compact()
             elif op == wire.OP_SEAL:
@@ -177,6 +188,14 @@ class RareOperations:
             group.close()
         self._engine.reply(opbatch.VALUE, replies)
         self._engine.wrote()
+
+    def _sync(self) -> None:
+        """Answered when all that was written before is on the disk."""
+        engine = self._engine
+        if engine.refusal & ~opbatch.MAYBE_APPLIED == ShardReadOnly.code:
+            raise self._why_not()
+        engine.reply_durable(opbatch.NUMBER, _I64.pack(0))
+        self._ask_sync()
 
     def _compact(self) -> None:
         if self._engine.refusal & ~opbatch.MAYBE_APPLIED == ShardReadOnly.code:

@@ -84,6 +84,8 @@ class Store:
         #: The shard has more dead bytes than it may, and maintenance should not wait: as old as `arrears`.
         self.wants_slice = False
         self._look_at_bytes = 0
+        #: A client waits until this one is durable.
+        self._lsn_asked = 0
         self._descriptors = Descriptors(disk, options.open_segments)
         try:
             self._manifest = Manifest.load(path, shard, identity.directory_id, disk)
@@ -126,6 +128,8 @@ class Store:
                 self._write_staged,
                 self._make_room,
                 self._compaction.ask,
+                self._checkpointer.ask,
+                self._ask_sync,
                 lambda: point.take_point(self._chain, self._clock, self._read_only_reason),
                 self.stats,
             )
@@ -319,8 +323,11 @@ class Store:
 
     @property
     def wants_sync(self) -> bool:
-        """Whether maintenance waits for records to be durable."""
-        return self._maintenance.lsn_wanted > self.durable_lsn
+        """Whether maintenance, or a client, waits for records to be durable."""
+        return max(self._maintenance.lsn_wanted, self._lsn_asked) > self.durable_lsn
+
+    def _ask_sync(self) -> None:
+        self._lsn_asked = self.lsn
 
     def sync_job(self) -> Job | None:
         """What makes every record up to `lsn` durable; None when all are, one is under way, or it is read-only."""

@@ -432,6 +432,8 @@ cdef class Dispatch:
     cdef int _take_line(self, Connection* c, const uint8_t* p, size_t n) except -1:
         # An inline command.
         cdef bytes line = PyBytes_FromStringAndSize(<const char*>p, c.incoming.line)
+        if line.endswith((b"HTTP/1.1", b"HTTP/1.0")):
+            return self._part(c, b"this is HTTP", p, n)
         arguments = self.commands.split(line)
         if arguments is None:
             return self._part(c, b"unbalanced quotes in request", p, n)

@@ -173,7 +173,13 @@ def test_a_user_with_prefixes_touches_keys_that_begin_with_one_of_them() -> None
 
 def test_every_operation_of_a_client_but_hello_and_ping_has_a_right() -> None:
     ops = {value for name, value in vars(wire).items() if name.startswith("OP_") and name != "OP_MANY"}
-    assert ops - RIGHT_BY_OP.keys() == {wire.OP_HELLO, wire.OP_PING, wire.OP_APPLY}
+    assert ops - RIGHT_BY_OP.keys() == {
+        wire.OP_HELLO,
+        wire.OP_PING,
+        wire.OP_APPLY,
+        wire.OP_CHECKPOINT,
+        wire.OP_SYNC,
+    }
     assert RIGHT_BY_OP.keys() >= WHOLE_KEYSPACE_OPS
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kio.commands import dump, glob
+from kio import glob
+from kio.commands import dump
 from kio.commands.state import State
 from kio.errors import BadRequest
 from kio.limits import EXPIRE_AT_MS_MAX

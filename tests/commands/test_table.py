@@ -13,7 +13,7 @@ from tests.commands.real_server import RealServer
 
 COMMANDS = list(TABLE.values())
 #: What the server that is commonly installed does not know.
-NEWER = {"delex", "digest", "msetex"}
+NEWER = {"delex", "digest", "msetex", "waitaof"}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
@@ -39,7 +39,10 @@ def test_arity_flags_and_places_of_keys_are_those_of_a_real_server(redis: RealSe
 def test_only_what_belongs_to_connections_and_the_server_is_left_to_the_door() -> None:
     groups = {command.group for command in COMMANDS if command.run is None}
     assert groups == {"connection", "server", "transactions", "generic"}
-    assert [command.name for command in COMMANDS if command.run is None and command.group == "generic"] == ["wait"]
+    assert [command.name for command in COMMANDS if command.run is None and command.group == "generic"] == [
+        "wait",
+        "waitaof",
+    ]
 
 
 def test_every_function_answers_for_an_absent_key_or_refuses_with_a_typed_error() -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 import msgpack
 
 from kio import wire
-from kio.clock import monotonic_s
+from kio.clock import monotonic_s, wall_us
 from kio.commands import ops
 from kio.commands.arguments import integer, syntax_error, wrong_arity
 from kio.commands.ops import Operation, Plan
@@ -130,7 +130,7 @@ class ServerCommands:
             "process_id": os.getpid(),
             "run_id": self._run_id,
             "tcp_port": figures["tcp_port"],
-            "server_time_usec": time.time_ns() // 1000,
+            "server_time_usec": wall_us(),
             "uptime_in_seconds": uptime,
             "uptime_in_days": uptime // 86400,
             "hz": 10,
@@ -195,7 +195,7 @@ class ServerCommands:
     # ---- the rest ----
 
     def _time(self, session: Session, arguments: list[bytes]) -> list[bytes]:
-        now_us = time.time_ns() // 1000
+        now_us = wall_us()
         return [b"%d" % (now_us // 1_000_000), b"%d" % (now_us % 1_000_000)]
 
     def _last_save(self, session: Session, arguments: list[bytes]) -> Plan:
