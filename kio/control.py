@@ -33,7 +33,8 @@ dead_bytes, disk_bytes, reserve_bytes (allocated for compaction on a full disk),
 keydir_bytes, keys_fit (about how many keys memory_bytes_max allows; 0: it is 0), gets, hits, misses, sets, deletes,
 expired, errors, refused (writes that found no room), bytes_read, bytes_written, syncs, sync_ms_last, unsynced_bytes,
 sync = the mode, checkpoint_lsn and checkpoint_bytes (0: there is none), checkpoint_age_s (since the last one was begun,
-or the shard was opened), checkpoint_ms_last (how long it took), checkpoint_at_ms (when it was taken, in ms since 1970; 0: none was), checkpoints (taken since the shard was opened),
+or the shard was opened), checkpoint_ms_last (how long it took), checkpoint_at_ms (when it was taken, in ms since
+1970; 0: none was), checkpoints (taken since the shard was opened),
 checkpoint_fallbacks (1: it was opened without the one there was), amplification (bytes of records per live byte),
 compaction_arrears (0 to 1: how far it is behind the writes, which are slowed down for it), and
 since the shard was opened: compactions, compacted_bytes_read, compacted_bytes_written, segments_dropped;

@@ -19,6 +19,9 @@ I64_MAX: Final = (1 << 63) - 1
 _INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 _DIGEST: Final = re.compile(rb"[0-9a-fA-F]{16}")
 
+#: It is later than this, in ms since 1970.
+NOW_MS_MIN: Final = 1_700_000_000_000
+
 #: Options that give a time: option -> ms of its unit, and whether it counts from 1970.
 TIMES: Final = {b"EX": (1000, False), b"PX": (1, False), b"EXAT": (1000, True), b"PXAT": (1, True)}
 CONDITIONS: Final = (b"NX", b"XX", b"IFEQ", b"IFNE", b"IFDEQ", b"IFDNE")
@@ -74,13 +77,15 @@ def expiry(text: bytes, option: bytes, command: str) -> Expiry:
     """The expiry that an option of TIMES and its argument say.
 
     Raises:
-        CommandError: when it is no integer, or not above 0, or later than kio can say.
+        CommandError: when it is no integer, or not above 0, or its ms since 1970 are not one of 64 bits.
     """
     unit_ms, is_absolute = TIMES[option]
     ms = integer(text) * unit_ms
-    if not 0 < ms <= (EXPIRE_AT_MS_MAX if is_absolute else TTL_MS_MAX):
+    if not 0 < ms <= I64_MAX - (0 if is_absolute else NOW_MS_MIN):
         raise invalid_expire_time(command)
-    return Expiry(expire_at_ms=ms) if is_absolute else Expiry(ttl_ms=ms)
+    if is_absolute:
+        return Expiry(expire_at_ms=min(ms, EXPIRE_AT_MS_MAX))
+    return Expiry(ttl_ms=min(ms, TTL_MS_MAX))
 
 
 def invalid_expire_time(command: str) -> CommandError:

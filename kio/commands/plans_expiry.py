@@ -8,7 +8,7 @@ from kio.commands import ops
 from kio.commands.arguments import I64_MAX, I64_MIN, integer, invalid_expire_time
 from kio.commands.ops import Plan
 from kio.commands.replies import CommandError, Context
-from kio.limits import EXPIRE_AT_MS_MAX
+from kio.limits import EXPIRE_AT_MS_MAX, TTL_MS_MAX
 
 _UNIT_MS: Final = {"expire": 1000, "pexpire": 1, "expireat": 1000, "pexpireat": 1}
 _CONDITIONS: Final = (b"NX", b"XX", b"GT", b"LT")
@@ -21,15 +21,15 @@ def expire(args: list[bytes], context: Context) -> Plan:
     unit_ms = _UNIT_MS[command]
     ms = integer(args[2]) * unit_ms
     from_ms = 0 if command.endswith("at") else context.now_ms
-    if not I64_MIN <= ms <= I64_MAX - from_ms or ms + from_ms > EXPIRE_AT_MS_MAX:
+    if not I64_MIN <= ms <= I64_MAX - from_ms:
         raise invalid_expire_time(command)
-    at_ms = max(0, from_ms + ms)
+    at_ms = min(max(0, from_ms + ms), EXPIRE_AT_MS_MAX)
     if conditions:
         (is_done,) = yield [ops.apply(args[1], "expire_at", at_ms, conditions)]
     elif ms <= 0 or not at_ms:
         (is_done,) = yield [ops.delete(args[1])]
     elif from_ms:
-        (is_done,) = yield [ops.expire(args[1], ttl_ms=ms)]
+        (is_done,) = yield [ops.expire(args[1], ttl_ms=min(ms, TTL_MS_MAX))]
     else:
         (is_done,) = yield [ops.expire(args[1], expire_at_ms=at_ms)]
     return int(is_done)

@@ -11,10 +11,10 @@ from typing import Final
 
 from kio.commands import ops
 from kio.commands.arguments import integer, syntax_error
-from kio.glob import Glob
 from kio.commands.ops import Plan
 from kio.commands.plans_keys import keyspace_number
 from kio.commands.replies import OK, CommandError, Context
+from kio.glob import Glob
 from kio.limits import KEYSPACES, MIB, REPLY_BYTES_MAX
 
 #: Bits of a cursor that belong to the shard itself.

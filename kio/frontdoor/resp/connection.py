@@ -99,7 +99,8 @@ class ConnectionCommands:
         name: bytes | None = None
         guest = session.user
         while rest:
-            option = rest.pop(0).upper()
+            given = rest.pop(0)
+            option = given.upper()
             if option == b"AUTH" and len(rest) >= 2:
                 user, password = rest.pop(0), rest.pop(0)
                 guest = self._proven(session, user.decode("utf-8", "replace"), password)
@@ -107,7 +108,7 @@ class ConnectionCommands:
                 name = rest.pop(0)
                 _check_name(name, "Client names")
             else:
-                raise CommandError(f"ERR Syntax error in HELLO option '{option.decode('latin-1').lower()}'")
+                raise CommandError(f"ERR Syntax error in HELLO option '{given.decode('latin-1')}'")
         if guest is None:
             raise CommandError(
                 "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH "

@@ -8,6 +8,8 @@ Invariants: each command is answered once; whatever it raises is its own error, 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from kio import errors, limits, log
@@ -16,6 +18,7 @@ from kio.commands import ops, subcommands
 from kio.commands.arguments import wrong_arity
 from kio.commands.error_texts import text_of
 from kio.commands.ops import Operation
+from kio.commands.plans_keys import keyspace_number
 from kio.commands.replies import CommandError
 from kio.commands.table import TABLE, Command
 from kio.errors import InternalError, KioError
@@ -185,8 +188,11 @@ class Runner:
     def _started(self, session: Session, command: Command, arguments: list[bytes]) -> Any:
         """What its implementation returns: a plan, or the reply."""
         if command.run is not None:
-            return command.run(arguments, CommandContext(self._shards, session.keyspace))
+            return command.run(arguments, self._context(session.keyspace))
         return self.own[command.name](session, arguments)
+
+    def _context(self, keyspace: int) -> CommandContext:
+        return CommandContext(self._shards, keyspace)
 
     def _run(self, handle: int, session: Session, command: Command, arguments: list[bytes]) -> None:
         started = self._started(session, command, arguments)
@@ -289,20 +295,23 @@ class Runner:
             raise CommandError("EXECABORT Transaction discarded because of previous errors.")
         steps = []
         keyspaces = []
+        keyspace = session.keyspace
         for arguments, _ in queued:
             command = TABLE[arguments[0].lower().decode()]
-            keyspaces.append(session.keyspace)
-            try:
-                started = self._started(session, command, arguments)
-            except CommandError as error:
-                started = error
-            except KioError as error:
-                started = CommandError(text_of(error))
-            steps.append(transactions.begin(started, keyspaces[-1], command.moments))
+            keyspaces.append(keyspace)
+            if command.run is None:
+                late = partial(self.own[command.name], session, arguments)
+                steps.append(transactions.Step(None, [], True, late=late))
+                if command.name == "select":
+                    with suppress(CommandError):  # it is refused when its turn has come
+                        keyspace = keyspace_number(arguments[1])
+            else:
+                steps.append(transactions.begin(command.run, arguments, self._context(keyspace), command.moments))
         operations = [operation for step in steps for operation in step.first]
         watching = [Operation(0, key, keyspace=keyspace) for keyspace, key in watched]
         shards = self._jobs.shards_of(operations + watching, session.keyspace)
         is_single = not watched and all(step.is_simple for step in steps)
+        is_late = any(step.late is not None for step in steps)
         if is_single and not self._dispatch.may_take(shards):
             # Half of it would be refused.
             raise errors.Overloaded
@@ -313,7 +322,7 @@ class Runner:
         if not steps and not watched:
             self._answer(handle, session.version, [])
             return
-        self._start(handle, session, job, first, is_single=is_single)
+        self._start(handle, session, job, first, is_single=is_single and not is_late)
 
     # ---- CLIENT PAUSE ----
 

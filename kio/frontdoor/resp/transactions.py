@@ -9,13 +9,13 @@ undone: all or nothing over a crash is what keys of one {tag} get (jobs.py).
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 from kio.commands import ops
 from kio.commands.error_texts import text_of
 from kio.commands.ops import Operation, Plan
-from kio.commands.replies import NULL_ARRAY, CommandError
+from kio.commands.replies import NULL_ARRAY, CommandError, Context, Implementation
 from kio.errors import KioError
 from kio.frontdoor.resp.sessions import Watched
 
@@ -28,21 +28,25 @@ class Step(NamedTuple):
     #: Whether that moment is all it needs.
     is_simple: bool
     reply: Any = None
+    #: What is about the connection or the daemon is done when its turn has come, and not at all where EXEC does
+    #: nothing: gives the reply, or a plan.
+    late: Callable[[], Any] | None = None
 
 
-def begin(started: Any, keyspace: int, moments: int) -> Step:
-    """The step of a command whose implementation has returned `started`."""
-    if not isinstance(started, Generator):
-        return Step(None, [], True, started)
+def begin(run: Implementation, arguments: list[bytes], context: Context, moments: int) -> Step:
+    """The step of a command on keys."""
     try:
-        first = started.send(None)
+        started = run(arguments, context)
+        if not isinstance(started, Generator):
+            return Step(None, [], True, started)
+        first = next(started)
     except StopIteration as end:
         return Step(None, [], True, end.value)
     except CommandError as error:
         return Step(None, [], True, error)
     except KioError as error:
         return Step(None, [], True, CommandError(text_of(error)))
-    return Step(started, placed(first, keyspace), moments == 1)
+    return Step(started, placed(first, context.keyspace), moments == 1)
 
 
 def placed(operations: list[Operation], keyspace: int) -> list[Operation]:
@@ -54,6 +58,9 @@ def transaction(steps: list[Step], keyspaces: list[int], watched: Watched) -> Pl
     """A plan that runs the steps; its reply is the list of theirs, or the null array where a watched key has changed.
 
     It takes errors as results.
+
+    Args:
+        keyspaces: that of each step.
     """
     if watched:
         versions = yield [ops.version(key, keyspace) for keyspace, key in watched]
@@ -82,12 +89,19 @@ def transaction(steps: list[Step], keyspaces: list[int], watched: Watched) -> Pl
 
 def _finish(step: Step, results: list[Any], keyspace: int) -> Plan:
     """The reply of a step whose first moment has these results."""
-    if step.plan is None:
-        return step.reply
+    plan = step.plan
     try:
+        if step.late is not None:
+            started = step.late()
+            if not isinstance(started, Generator):
+                return started
+            plan = started
+            results = yield placed(next(plan), keyspace)
+        if plan is None:
+            return step.reply
         while True:
             failed = next((result for result in results if isinstance(result, KioError)), None)
-            operations = step.plan.send(results) if failed is None else step.plan.throw(failed)
+            operations = plan.send(results) if failed is None else plan.throw(failed)
             results = yield placed(operations, keyspace)
     except StopIteration as end:
         return end.value
