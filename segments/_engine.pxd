@@ -12,6 +12,7 @@ from kio.segments._native cimport kio_guarded_copy
 cdef enum:
     SLOTS = 65536
     FRESH_WORDS = 64        # 4,096 bits
+    REMOVED_WORDS = 4096
     CODE_KEY_EMPTY = 16
     CODE_VALUE_TOO_LARGE = 18
     CODE_BAD_REQUEST = 20
@@ -143,6 +144,9 @@ cdef class Engine:
     cdef uint32_t shadow_from               # pages from here on are not copied yet; PAGES while none is under way
     cdef readonly bint is_shadow_void       # a keyspace was cleared since the last one began
     cdef int64_t shadow_keys[256]
+    # keys that were removed, by their hashes: how many in all when the last of them was (version of an absent key)
+    cdef uint64_t removals
+    cdef uint64_t removed_at[REMOVED_WORDS]
     # a bit for each hash of a tombstone that is not durable: [0] appended since the sync under way began, [1] covered by it
     cdef uint64_t fresh[2][FRESH_WORDS]
 
@@ -159,6 +163,7 @@ cdef class Engine:
     cdef int _get(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil
     cdef int _exists(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil
     cdef int _answer_expired(self, uint32_t i, const Operation* op, const Found* f) except -1 nogil
+    cdef int _say_absent(self, Buffer* b, uint32_t i, const Operation* op) except -1 nogil
     cdef int _answer_missing(self, uint32_t i, const Operation* op, int found) except -1 nogil
     cdef int _absent(self, uint32_t i, const Operation* op) except -1 nogil
     cdef int _set(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil
@@ -190,6 +195,12 @@ cdef inline bint has_expired(Engine engine, const Record* header, const uint8_t*
 cdef inline uint64_t end_bytes_of(uint8_t kind) noexcept nogil:
     # What a record of that kind and flags adds to the end of its segment.
     return HINT_BYTES + (EXPIRY_BYTES if kind & FLAG_EXPIRY else 0)
+
+
+cdef inline void note_removal(Engine engine, uint64_t hash) noexcept nogil:
+    # A key of this hash is gone.
+    engine.removals += 1
+    engine.removed_at[<uint32_t>(hash >> 6) % REMOVED_WORDS] = engine.removals
 
 
 # ---- every change of the KeyDir's words, of live bytes and of key counts goes through these ----

@@ -636,7 +636,7 @@ cdef class Engine:
         self.expired_ms = max(self.expired_ms, expiry_of(&f.header, f.record))
         if op.op != OP_DELETE:
             self.misses += 1
-        return self._reply(buffer_of(self, op, f), i, ABSENT, NULL, 0)
+        return self._say_absent(buffer_of(self, op, f), i, op)
 
     cdef int _answer_missing(self, uint32_t i, const Operation* op, int found) except -1 nogil:
         if found == UNKNOWN or self.suspect_lsn:
@@ -650,7 +650,15 @@ cdef class Engine:
             return self._fail_lost(i)
         if op.op != OP_DELETE:
             self.misses += 1
-        return self._reply(&self.parked if fresh and self.parks else &self.replies, i, ABSENT, NULL, 0)
+        return self._say_absent(&self.parked if fresh and self.parks else &self.replies, i, op)
+
+    cdef int _say_absent(self, Buffer* b, uint32_t i, const Operation* op) except -1 nogil:
+        cdef Versioned version
+        if op.op == OP_EXISTS and op.flags & WITH_VERSION:
+            # What changes when a key of this hash comes and goes: so absent again is not absent still.
+            version = Versioned(0, self.removed_at[<uint32_t>(op.hash >> 6) % REMOVED_WORDS], 0)
+            return self._reply(b, i, VERSIONED, <const uint8_t*>&version, sizeof(Versioned))
+        return self._reply(b, i, ABSENT, NULL, 0)
 
     cdef int _set(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil:
         cdef Found f

@@ -14,7 +14,7 @@ fails throws its error into the plan.
       with_old      bytes or None
     delete          True or False                       expire      True, False where the key is absent
       with_old      bytes or None                       persist     True, False where there was no expiry
-    version         (epoch, LSN) or None
+    version         (epoch, LSN)
     exists          True or False                       ttl         ms, -1 never, None where the key is absent
     incr            int                                 append      int, the length
 """
@@ -113,7 +113,7 @@ def exists(key: bytes, keyspace: int | None = None) -> Operation:
 
 
 def version(key: bytes, keyspace: int | None = None) -> Operation:
-    """The version of its record, (epoch, LSN), or None."""
+    """The version of its record, (epoch, LSN); of an absent key (0, what changes when it comes and goes)."""
     return Operation(wire.OP_EXISTS, key, wire.WITH_VERSION, keyspace=keyspace)
 
 
