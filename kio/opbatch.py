@@ -51,7 +51,7 @@ Operations 1 to 9 have the numbers of wire.py and are executed by the kernel:
      2 set       all flags                          -> 0; WITH_OLD: 1 or 2; WITH_VERSION: 4; IF_*: or else 5
      3 delete    IF_VERSION, WITH_*                 -> 0 or 2; WITH_OLD: 1 or 2; WITH_VERSION: 4 or 2; IF_*: or else 5
      4 exists    WITH_VERSION                       -> 0 or 2; with the flag 4 without a value: epoch 0 is none, and
-                                                       its LSN changes when a key of this hash is removed
+                                                       its LSN changes when a key of this hash comes
      5 incr      value = i64 to add                 -> 3, the sum. The value is decimal text; absent counts as 0
      6 append    value = bytes to add               -> 3, the new length
      7 expire    TTL or EXPIRE_AT                   -> 0 or 2; a time in the past deletes

@@ -12,7 +12,7 @@ from kio.segments._native cimport kio_guarded_copy
 cdef enum:
     SLOTS = 65536
     FRESH_WORDS = 64        # 4,096 bits
-    REMOVED_WORDS = 4096
+    ARRIVAL_WORDS = 4096
     CODE_KEY_EMPTY = 16
     CODE_VALUE_TOO_LARGE = 18
     CODE_BAD_REQUEST = 20
@@ -144,9 +144,9 @@ cdef class Engine:
     cdef uint32_t shadow_from               # pages from here on are not copied yet; PAGES while none is under way
     cdef readonly bint is_shadow_void       # a keyspace was cleared since the last one began
     cdef int64_t shadow_keys[256]
-    # keys that were removed, by their hashes: how many in all when the last of them was (version of an absent key)
-    cdef uint64_t removals
-    cdef uint64_t removed_at[REMOVED_WORDS]
+    # keys that were absent and came, by their hashes: how many in all when the last of them did (version of an absent key)
+    cdef uint64_t arrivals
+    cdef uint64_t arrived_at[ARRIVAL_WORDS]
     # a bit for each hash of a tombstone that is not durable: [0] appended since the sync under way began, [1] covered by it
     cdef uint64_t fresh[2][FRESH_WORDS]
 
@@ -197,10 +197,10 @@ cdef inline uint64_t end_bytes_of(uint8_t kind) noexcept nogil:
     return HINT_BYTES + (EXPIRY_BYTES if kind & FLAG_EXPIRY else 0)
 
 
-cdef inline void note_removal(Engine engine, uint64_t hash) noexcept nogil:
-    # A key of this hash is gone.
-    engine.removals += 1
-    engine.removed_at[<uint32_t>(hash >> 6) % REMOVED_WORDS] = engine.removals
+cdef inline void note_arrival(Engine engine, uint64_t hash) noexcept nogil:
+    # A key of this hash may have been absent, and is there.
+    engine.arrivals += 1
+    engine.arrived_at[<uint32_t>(hash >> 6) % ARRIVAL_WORDS] = engine.arrivals
 
 
 # ---- every change of the KeyDir's words, of live bytes and of key counts goes through these ----

@@ -655,8 +655,8 @@ cdef class Engine:
     cdef int _say_absent(self, Buffer* b, uint32_t i, const Operation* op) except -1 nogil:
         cdef Versioned version
         if op.op == OP_EXISTS and op.flags & WITH_VERSION:
-            # What changes when a key of this hash comes and goes: so absent again is not absent still.
-            version = Versioned(0, self.removed_at[<uint32_t>(op.hash >> 6) % REMOVED_WORDS], 0)
+            # What changes when a key of this hash comes: so absent again is not absent still.
+            version = Versioned(0, self.arrived_at[<uint32_t>(op.hash >> 6) % ARRIVAL_WORDS], 0)
             return self._reply(b, i, VERSIONED, <const uint8_t*>&version, sizeof(Versioned))
         return self._reply(b, i, ABSENT, NULL, 0)
 

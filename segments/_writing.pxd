@@ -8,7 +8,7 @@ from libc.string cimport memcpy, memset
 from kio._opbatch cimport Operation
 from kio.segments._engine cimport (
     CODE_MEMORY_FULL, FRESH_WORDS, MISFITS_ROTATE, NOT_THERE, RUN_DONE, RUN_ROTATE, THERE, UNKNOWN, Buffer, Engine, Found, Undo,
-    end_bytes_of, expiry_of, insert_word, note_removal, remove_word, replace_word, reserve,
+    end_bytes_of, expiry_of, insert_word, note_arrival, remove_word, replace_word, reserve,
 )
 from kio.segments._format cimport (
     FLAG_COLLIDES, FLAG_EXPIRY, FLAG_HIDES, FOOTER_BYTES, KIND_PUT, KIND_TOMBSTONE, RECORD_HEADER, Record, key_offset,
@@ -170,6 +170,8 @@ cdef inline int write_put(Engine e, uint32_t i, const Operation* op, const uint8
     if more_length:
         memcpy(value + kept, more, more_length)
     place(e, op, f)
+    if not f.holds or f.header.kind & FLAG_EXPIRY:
+        note_arrival(e, op.hash)
     if expiry:
         e.note_expiry(expiry, op.hash, e.needed_bytes, op.keyspace)
     end_record(e)
@@ -194,6 +196,5 @@ cdef inline int write_tombstone(Engine e, uint32_t i, const Operation* op, const
         e.undo.size += sizeof(Undo)
         remove_word(e, f.page, f.at, old, op.keyspace)
     end_record(e)
-    note_removal(e, op.hash)
     e.fresh[0][<uint32_t>(op.hash >> 6) % FRESH_WORDS] |= <uint64_t>1 << (op.hash & 63)
     return RUN_DONE

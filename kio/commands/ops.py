@@ -113,7 +113,7 @@ def exists(key: bytes, keyspace: int | None = None) -> Operation:
 
 
 def version(key: bytes, keyspace: int | None = None) -> Operation:
-    """The version of its record, (epoch, LSN); of an absent key (0, what changes when it comes and goes)."""
+    """The version of its record, (epoch, LSN); of an absent key (0, what changes when it comes)."""
     return Operation(wire.OP_EXISTS, key, wire.WITH_VERSION, keyspace=keyspace)
 
 

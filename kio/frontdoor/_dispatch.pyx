@@ -33,10 +33,11 @@ from kio.frontdoor._call cimport EXPIRE_AT_MS_BITS, TTL_MS_BITS, Call
 from kio.frontdoor._commands cimport Fast, argument, fast_plan
 from kio.frontdoor._gather cimport (
     KEY_BYTES_MAX, Gather, gather_account, gather_add, gather_begin, gather_close, gather_deliver, gather_end,
-    gather_expire, gather_fail, gather_fail_shard, gather_fault, gather_free, gather_hold, gather_init, gather_is_full, gather_is_too_much,
-    gather_key, gather_let_go, gather_may_take, gather_pop_gathered, gather_release, gather_seal, gather_set_deadline,
+    gather_expire, gather_fail, gather_fail_shard, gather_fault, gather_free, gather_init, gather_is_full, gather_is_too_much,
+    gather_key, gather_let_go, gather_may_take, gather_pop_gathered, gather_set_deadline,
 )
 from kio.frontdoor._handles cimport handle_find, handle_new, handle_take
+from kio.frontdoor._hold cimport gather_hold, gather_release, gather_seal
 from kio.frontdoor._msgpack cimport Reader, load32, read_bytes
 from kio.frontdoor._native cimport *
 from kio.frontdoor._request cimport (

@@ -329,35 +329,6 @@ cdef inline void gather_close(Gather* g, Connection* c) noexcept nogil:
         request_leave(r)
 
 
-# --- shards of which one command has all the attention: it needs answers before it can say what else is to be done
-
-
-cdef inline void gather_seal(Gather* g, uint32_t number) noexcept nogil:
-    # What was queued for a shard gets its place in the order.
-    cdef Shard* shard = &g.shards[number]
-    if shard.express != NULL:
-        batch_seal(shard, number, shard.express)
-    if shard.building != NULL:
-        batch_seal(shard, number, shard.building)
-
-
-cdef inline void gather_hold(Gather* g, uint32_t number) noexcept nogil:
-    # From here on only what is express reaches the shard; what was queued before goes first.
-    gather_seal(g, number)
-    g.shards[number].is_held = True
-
-
-cdef inline void gather_release(Gather* g, uint32_t number) noexcept nogil:
-    # What was queued meanwhile comes behind what was express.
-    cdef Shard* shard = &g.shards[number]
-    cdef size_t i
-    gather_seal(g, number)
-    shard.is_held = False
-    for i in range(shard.withheld.count):
-        numbers_add(&shard.ready, shard.withheld.data[i])
-    shard.withheld.count = 0
-
-
 # --- deadlines
 
 

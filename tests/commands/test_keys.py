@@ -224,7 +224,7 @@ def test_conditions_that_are_none_are_a_bad_request() -> None:
         REGISTER.call("expire_at", State(b""), NOW, [1, ["EQ"]])
 
 
-def test_times_beyond_those_that_kio_can_say_are_refused(kio: ShardModel) -> None:
+def test_times_beyond_those_that_kio_can_say_are_its_last_and_beyond_64_bits_are_refused(kio: ShardModel) -> None:
     kio("SET", "a", "1")
     assert kio("PEXPIREAT", "a", EXPIRE_AT_MS_MAX) == 1
     assert kio("PEXPIRE", "a", TTL_MS_MAX) == 1
@@ -233,6 +233,9 @@ def test_times_beyond_those_that_kio_can_say_are_refused(kio: ShardModel) -> Non
         ("PEXPIRE", "a", EXPIRE_AT_MS_MAX),
         ("EXPIRE", "a", 1 << 44),
     ):
+        assert kio(*words) == 1
+        assert kio.state(b"a").expire_at_ms in (EXPIRE_AT_MS_MAX, NOW + TTL_MS_MAX)
+    for words in (("EXPIREAT", "a", 1 << 54), ("PEXPIRE", "a", (1 << 63) - 1), ("EXPIRE", "a", (1 << 63) // 1000)):
         with pytest.raises(Refused, match=f"^ERR invalid expire time in '{words[0].lower()}' command$"):
             kio(*words)
 

@@ -73,14 +73,16 @@ def test_set_with_a_condition_keeps_or_sets_the_expiry(kio: ShardModel) -> None:
 
 
 @pytest.mark.parametrize("option", ["PX", "PXAT"])
-def test_times_that_kio_cannot_say_are_refused(option: str, kio: ShardModel) -> None:
+def test_times_that_kio_cannot_say_are_its_last_and_beyond_64_bits_are_refused(option: str, kio: ShardModel) -> None:
     latest = TTL_MS_MAX if option == "PX" else EXPIRE_AT_MS_MAX
-    assert kio("SET", "a", "1", option, latest) == "OK"
-    assert kio("GETEX", "a", option, latest) == b"1"
-    with pytest.raises(Refused, match=r"^ERR invalid expire time in 'set' command$"):
-        kio("SET", "a", "1", option, latest + 1)
-    with pytest.raises(Refused, match=r"^ERR invalid expire time in 'getex' command$"):
-        kio("GETEX", "a", option, latest + 1)
+    for time in (latest, latest + 1, 1 << 62):
+        assert kio("SET", "a", "1", option, time) == "OK"
+        assert kio.state(b"a") == State(b"1", latest + (NOW if option == "PX" else 0))
+        assert kio("GETEX", "a", option, time) == b"1"
+    beyond = (1 << 63) - 1 if option == "PX" else 1 << 63
+    text = r"^ERR (invalid expire time in 'set' command|value is not an integer or out of range)$"
+    with pytest.raises(Refused, match=text):
+        kio("SET", "a", "1", option, beyond)
 
 
 def test_getex_sets_and_takes_away_the_expiry(kio: ShardModel) -> None:
