@@ -36,9 +36,23 @@ class _Users:
         #: Name -> digest of the password that was last found right.
         self.verified: dict[str, bytes] = {}
 
+    @property
+    def default(self) -> User | None:
+        """Who connects and does not authenticate."""
+        user = self.by_name.get(DEFAULT_NAME)
+        return user if user is not None and user.password is None else None
+
     def digest(self, name: str, password: bytes) -> bytes:
         """What is kept of a name and its password: it means nothing without the key, which never leaves the process."""
         return hmac.digest(self.key, name.encode("utf-8") + b"\0" + password, "sha256")
+
+
+def _protect(users: _Users) -> None:
+    if users.default is not None:
+        raise ConfigError(
+            "other machines can reach this address, and the user default has no password; give it one "
+            f'("kio user password {DEFAULT_NAME}") or remove it, or set protected_mode to false'
+        )
 
 
 class Access:
@@ -54,6 +68,7 @@ class Access:
         self._users = _Users({DEFAULT_NAME: EVERYBODY} if users is None else users, passwords.COST)
         #: How often the users were read anew; a door that sees it rise asks `current` for each connection.
         self.generation = 0
+        self._is_protected = False
 
     @classmethod
     def load(cls, path: Path | None) -> Access:
@@ -68,17 +83,19 @@ class Access:
         """Read the file anew; connections that stand keep what they have until `current` is asked.
 
         Raises:
-            ConfigError: as `load` does; the users stay as they were.
+            ConfigError: as `load` does, or as `protect` did not; the users stay as they were.
         """
         if self._path is not None:
-            self._users = _Users(users_file.read(self._path), passwords.COST)
+            users = _Users(users_file.read(self._path), passwords.COST)
+            if self._is_protected:
+                _protect(users)
+            self._users = users
             self.generation += 1
 
     @property
     def default(self) -> User | None:
         """Who connects and does not authenticate; None where everybody has to."""
-        user = self._users.by_name.get(DEFAULT_NAME)
-        return user if user is not None and user.password is None else None
+        return self._users.default
 
     @property
     def is_open(self) -> bool:
@@ -86,7 +103,7 @@ class Access:
         return self.default is not None
 
     def protect(self, *, is_exposed: bool, is_protected: bool) -> None:
-        """Refuse to let others in without a password where other machines can reach the door.
+        """Refuse to let others in without a password where other machines can reach the door; `reload` does from now on.
 
         Args:
             is_exposed: whether the address that is listened on is none of loopback.
@@ -95,11 +112,9 @@ class Access:
         Raises:
             ConfigError: when they could come in, and protected_mode is on.
         """
-        if self.is_open and is_exposed and is_protected:
-            raise ConfigError(
-                "other machines can reach this address, and the user default has no password; give it one "
-                f'("kio user password {DEFAULT_NAME}") or remove it, or set protected_mode to false'
-            )
+        self._is_protected = is_exposed and is_protected
+        if self._is_protected:
+            _protect(self._users)
 
     def recall(self, name: str, password: bytes) -> User | None:
         """The user, where this password was found right since the file was read; else None, which says nothing.
@@ -107,6 +122,7 @@ class Access:
         Cost: one HMAC: a loop may ask this for each connection, and `authenticate` (or a Verifier) where it gets None.
         """
         users = self._users
+        name = name or DEFAULT_NAME
         known = users.verified.get(name)
         if known is None or len(password) > PASSWORD_BYTES_MAX:
             return None

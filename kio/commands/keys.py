@@ -13,6 +13,8 @@ def keys_of(command: Command, arguments: list[bytes]) -> list[bytes]:
         except ValueError:
             return []
         return arguments[2 : 2 + 2 * max(0, count) : 2]
+    if command.name in ("object", "memory"):
+        return arguments[2:3]
     if command.first_key == 0:
         return []
     last = command.last_key if command.last_key >= 0 else len(arguments) + command.last_key

@@ -33,7 +33,7 @@ _RANDOM_PAGE: Final = 16
 def scan(args: list[bytes], context: Context) -> Plan:
     """SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]"""
     shard, within = _parse_cursor(args[1], context.shards)
-    pattern, count, is_string = _scan_options(args[2:])
+    pattern, count, is_string = scan_options(args[2:])
     glob = Glob(pattern)
     keys: list[bytes] = []
     seen = pages = 0
@@ -58,7 +58,12 @@ def _parse_cursor(text: bytes, shards: int) -> tuple[int, int]:
     return shard, within
 
 
-def _scan_options(words: list[bytes]) -> tuple[bytes, int, bool]:
+def scan_options(words: list[bytes]) -> tuple[bytes, int, bool]:
+    """(pattern, count, whether strings are asked for) of what stands behind the cursor of SCAN.
+
+    Raises:
+        CommandError: when it is something else.
+    """
     pattern, count, is_string = b"*", _COUNT_DEFAULT, True
     rest = iter(words)
     for word in rest:

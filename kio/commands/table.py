@@ -169,7 +169,16 @@ _KEYS: Final = (
 _ADMIN: Final = "admin noscript loading stale"
 _SERVER: Final = (
     _command("dbsize", 1, _READ, _NONE, "server", "How many keys there are.", keyspace.dbsize),
-    _command("flushdb", -1, "write", _NONE, "server", "Remove all keys of the keyspace.", keyspace.flushdb),
+    _command(
+        "flushdb",
+        -1,
+        "write",
+        _NONE,
+        "server",
+        "Remove all keys of the keyspace.",
+        keyspace.flushdb,
+        right="admin",
+    ),
     _command(
         "flushall",
         -1,

@@ -14,7 +14,8 @@ from kio.frontdoor._buffer cimport (
 )
 from kio.frontdoor._call cimport Call
 from kio.frontdoor._gather cimport Gather, gather_add, gather_fault
-from kio.frontdoor._native cimport BAD_REQUEST, Frame, is_write, read_atomic_call
+from kio.frontdoor._grant cimport Grant, grant_allows
+from kio.frontdoor._native cimport BAD_REQUEST, NOT_PERMITTED, Frame, is_write, read_atomic_call
 from kio.frontdoor._request cimport PENDING, Request, Result
 
 cdef extern from *:
@@ -45,6 +46,7 @@ cdef inline void atomic_queue(Gather* g, Request* r, Frame* frame) noexcept nogi
     cdef Operation head
     cdef Call call
     cdef Result* result
+    cdef const Grant* grant = r.connection.grant
     cdef uint8_t fault
     cdef uint32_t i
     cdef uint32_t number = 0
@@ -63,6 +65,9 @@ cdef inline void atomic_queue(Gather* g, Request* r, Frame* frame) noexcept nogi
         result.op = call.op
         result.flags = call.flags
         r.is_write |= is_write(call.op)
+        if grant != NULL and not grant_allows(grant, is_write(call.op), call.key, call.key_length):
+            atomic_refuse(g, r, i, NOT_PERMITTED, NULL)
+            break
         fault = gather_fault(g, &call)
         if fault:
             atomic_refuse(g, r, i, fault, NULL)

@@ -18,8 +18,8 @@ as `now_ms`, CLOCK_MONOTONIC in milliseconds.
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.string cimport memcpy, memset
 
 from kio._opbatch cimport MAYBE_APPLIED, OP_ATOMIC, OP_SET, VALUE
 from kio._xxh64 cimport routed_hash, shard_of
@@ -33,9 +33,11 @@ from kio.frontdoor._call cimport EXPIRE_AT_MS_BITS, TTL_MS_BITS, Call
 from kio.frontdoor._commands cimport Fast, argument, fast_plan
 from kio.frontdoor._gather cimport (
     KEY_BYTES_MAX, Gather, gather_account, gather_add, gather_begin, gather_close, gather_deliver, gather_end,
-    gather_expire, gather_fail, gather_fail_shard, gather_fault, gather_free, gather_init, gather_is_full, gather_is_too_much,
-    gather_key, gather_let_go, gather_may_take, gather_pop_gathered, gather_set_deadline,
+    gather_expire, gather_fail, gather_fail_shard, gather_fault, gather_free, gather_init, gather_is_full,
+    gather_is_too_much, gather_key, gather_let_go, gather_may_take, gather_pop_gathered, gather_refuse,
+    gather_set_deadline,
 )
+from kio.frontdoor._grant cimport Grant, grant_allows, grant_free
 from kio.frontdoor._handles cimport handle_find, handle_new, handle_take
 from kio.frontdoor._hold cimport gather_hold, gather_release, gather_seal
 from kio.frontdoor._msgpack cimport Reader, load32, read_bytes
@@ -89,6 +91,7 @@ cdef class Dispatch:
         value_bytes_max: a longer value is answered ValueTooLarge.
         frame_bytes_max: a longer frame is skipped and answered FrameTooLarge.
         connection_requests_max, connection_bytes_max: what one connection may have in flight before it is not parsed.
+        connection_requests_per_s: past this many a connection is not parsed until its time has come; 0 is no bound.
         shard_operations_max, shard_bytes_max: what a shard may have in flight before Overloaded is answered; at half of
             that, connections that use the shard are not parsed.
         reply_bytes_max: past this many bytes of unsent replies on one connection a value is answered ReplyTooLarge.
@@ -108,6 +111,7 @@ cdef class Dispatch:
     cdef size_t _input_bytes              # of all connections
     cdef list _events
     cdef list _texts
+    cdef dict _grants                     # (may_write, prefixes) -> the address of its Grant
     cdef uint64_t[OPS] _op_counts
     cdef uint64_t _bytes_in
     cdef uint64_t _bytes_out
@@ -127,6 +131,7 @@ cdef class Dispatch:
         frame_bytes_max=None,
         uint32_t connection_requests_max=limits.CONNECTION_REQUESTS_MAX,
         size_t connection_bytes_max=limits.CONNECTION_BYTES_MAX,
+        uint32_t connection_requests_per_s=0,
         size_t shard_operations_max=limits.SHARD_OPERATIONS_MAX,
         size_t shard_bytes_max=limits.SHARD_BYTES_MAX,
         size_t reply_bytes_max=limits.REPLY_BYTES_MAX,
@@ -138,11 +143,13 @@ cdef class Dispatch:
         self._frame_bytes_max = limits.frame_bytes_max(value_bytes_max) if frame_bytes_max is None else frame_bytes_max
         self._half_frames_bytes_max = half_frames_bytes_max
         self._events = []
+        self._grants = {}
         gather_init(&self._gather, shards)
         self._gather.seed = seed
         self._gather.value_bytes_max = value_bytes_max
         self._gather.connection_requests_max = connection_requests_max
         self._gather.connection_bytes_max = connection_bytes_max
+        self._gather.requests_per_s = connection_requests_per_s
         self._gather.shard_operations_max = shard_operations_max
         self._gather.shard_bytes_max = shard_bytes_max
         self._gather.reply_bytes_max = reply_bytes_max
@@ -156,6 +163,7 @@ cdef class Dispatch:
         for i in range(self._connection_capacity):
             if self._connections[i] != NULL:
                 self._close(self._connections[i])
+        self._free_grants()
         self._end_all()
         gather_free(&self._gather)
         release(self._connections)
@@ -210,10 +218,61 @@ cdef class Dispatch:
         buffer_free(&c.input)
         buffer_free(&c.output)
         incoming_free(&c.incoming)
+        if c.grant != NULL:
+            c.grant.connections -= 1
         gather_account(&self._gather, c)
         self._connections[c.index] = NULL
         numbers_add(&self._free, c.index)
         release(c)
+
+    def limit(self, uint64_t connection, bint may_write, tuple prefixes) -> None:
+        """From now on a connection of the native protocol may do no more than this to keys: else NotPermitted.
+
+        Args:
+            prefixes: what its keys begin with; empty where it may touch all.
+        Raises:
+            KeyError: when the connection is not open.
+        """
+        cdef Connection* c = self._find(connection)
+        cdef Grant* grant = NULL
+        if not may_write or prefixes:
+            key = (may_write, prefixes)
+            if key not in self._grants:
+                self._free_grants()
+                self._grants[key] = <uintptr_t>self._grant(may_write, prefixes)
+            grant = <Grant*><uintptr_t>self._grants[key]
+            grant.connections += 1
+        if c.grant != NULL:
+            c.grant.connections -= 1
+        c.grant = grant
+
+    cdef Grant* _grant(self, bint may_write, tuple prefixes) except NULL:
+        cdef bytes together = b"".join(prefixes)
+        cdef Grant* grant = <Grant*>allocate(sizeof(Grant))
+        cdef uint32_t i
+        memset(grant, 0, sizeof(Grant))
+        grant.may_write = may_write
+        grant.count = <uint32_t>len(prefixes)
+        grant.lengths = <uint32_t*>allocate(grant.count * sizeof(uint32_t))
+        grant.prefixes = <uint8_t*>allocate(len(together))
+        for i in range(grant.count):
+            grant.lengths[i] = <uint32_t>len(prefixes[i])
+        memcpy(grant.prefixes, <const char*>together, len(together))
+        return grant
+
+    cdef int _free_grants(self) except -1:
+        # Those that nobody has any more.
+        cdef Grant* grant
+        for key, address in list(self._grants.items()):
+            grant = <Grant*><uintptr_t>address
+            if grant.connections == 0:
+                del self._grants[key]
+                grant_free(grant)
+        return 0
+
+    def taken(self, uint64_t connection) -> int:
+        """How many requests were ever taken from a connection."""
+        return self._find(connection).taken
 
     cdef inline uint64_t _id(self, Connection* c) noexcept:
         return <uint64_t>c.generation << 32 | c.index
@@ -374,6 +433,9 @@ cdef class Dispatch:
                     read_bytes(&frame.arguments, &frame.call.key, &frame.call.key_length)
                     if frame.call.op == OP_SET:
                         read_bytes(&frame.arguments, &frame.call.value, &frame.call.value_length)
+                if c.grant != NULL and not grant_allows(c.grant, r.is_write, frame.call.key, frame.call.key_length):
+                    gather_refuse(&self._gather, r, i, NOT_PERMITTED)
+                    continue
                 gather_key(&self._gather, r, i, frame.keyspace, &frame.call)
         gather_end(&self._gather, r)
         return 0
@@ -964,7 +1026,7 @@ cdef list _replies_of(Request* r):
 assert KEY_BYTES_MAX == limits.KEY_BYTES_MAX
 assert (errors.KeyEmpty.code, errors.KeyTooLarge.code) == (KEY_EMPTY, KEY_TOO_LARGE)
 assert (errors.ValueTooLarge.code, errors.FrameTooLarge.code) == (VALUE_TOO_LARGE, FRAME_TOO_LARGE)
-assert errors.BadRequest.code == BAD_REQUEST
+assert (errors.BadRequest.code, errors.NotPermitted.code) == (BAD_REQUEST, NOT_PERMITTED)
 assert (errors.UnknownOperation.code, errors.ShardDown.code) == (UNKNOWN_OPERATION, SHARD_DOWN)
 assert (errors.Overloaded.code, errors.Draining.code, errors.Timeout.code) == (OVERLOADED, DRAINING, TIMEOUT)
 assert (errors.ReplyTooLarge.code, errors.ProtocolError.code) == (REPLY_TOO_LARGE, PROTOCOL_ERROR)

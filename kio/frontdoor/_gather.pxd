@@ -6,7 +6,7 @@
 # A request is held open by one pending count between `gather_begin` and `gather_end`, so that it is not complete while
 # its operations are being added. A rare request is held open the same way by its handle (_handles.pxd).
 # Python's part (events, messages as bytes objects) is in _dispatch.pyx.
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from kio._opbatch cimport (
@@ -41,6 +41,8 @@ cdef enum:
     KEY_BYTES_MAX = 65535
     #: While all connections hold too many unsent bytes, those that hold no more than this are spared.
     SPARED_OUTPUT_BYTES = 1 << 20
+    #: What a request costs of a connection's tokens.
+    TOKEN = 1000
 
 cdef struct Gather:
     # Set once.
@@ -49,6 +51,7 @@ cdef struct Gather:
     uint32_t value_bytes_max
     uint32_t connection_requests_max
     size_t connection_bytes_max
+    uint32_t requests_per_s     # of one connection; 0 is no bound
     size_t shard_operations_max
     size_t shard_bytes_max
     size_t reply_bytes_max
@@ -213,6 +216,8 @@ cdef inline Request* gather_begin(Gather* g, Connection* c, uint64_t id, uint8_t
     r.pending = 1
     r.is_write = is_write(op)
     r.version = c.version
+    c.taken += 1
+    c.tokens -= TOKEN
     r.is_silent = c.is_silent or c.skips_reply
     c.skips_reply = False
     gather_set_deadline(g, r, g.now_ms + deadline_ms if deadline_ms else 0)
@@ -275,6 +280,12 @@ cdef inline void gather_add(Gather* g, Request* r, uint32_t position, uint32_t n
         r.connection.hot_shard = <int>number
 
 
+cdef inline void gather_refuse(Gather* g, Request* r, uint32_t position, uint8_t status) noexcept nogil:
+    # One operation is answered, and no shard hears of it.
+    r.pending += 1
+    gather_settle(g, r, position, status, NULL, 0)
+
+
 cdef inline uint8_t gather_fault(Gather* g, const Call* call) noexcept nogil:
     # Which limit an operation is beyond, 0 when it keeps them all.
     if call.key_length == 0:
@@ -290,17 +301,28 @@ cdef inline void gather_key(Gather* g, Request* r, uint32_t position, uint8_t ke
     cdef uint8_t fault = gather_fault(g, call)
     cdef uint64_t hash
     if fault:
-        r.pending += 1
-        gather_settle(g, r, position, fault, NULL, 0)
+        gather_refuse(g, r, position, fault)
         return
     hash = routed_hash(call.key, call.key_length, g.seed, keyspace)
     gather_add(g, r, position, shard_of(hash, g.shard_count), keyspace, hash, call)
+
+
+cdef inline bint gather_has_token(Gather* g, Connection* c) noexcept nogil:
+    # Whether a connection may make a request now. Tokens come by the millisecond; a second's worth is kept at most.
+    cdef uint64_t passed = g.now_ms - c.tokens_at
+    if passed:
+        c.tokens = (c.tokens if c.tokens > 0 else 0) + <int64_t>(passed if passed < 1000 else 1000) * g.requests_per_s
+        c.tokens = c.tokens if c.tokens < <int64_t>TOKEN * g.requests_per_s else <int64_t>TOKEN * g.requests_per_s
+        c.tokens_at = g.now_ms
+    return c.tokens >= TOKEN
 
 
 cdef inline bint gather_may_take(Gather* g, Connection* c, int divisor) noexcept nogil:
     # Whether a connection is within the soft bounds divided by `divisor`: a paused one is resumed well below them.
     cdef Shard* shard
     if c.stage == GREETING or c.is_waiting:
+        return False
+    if g.requests_per_s and not gather_has_token(g, c):
         return False
     if c.requests * divisor >= g.connection_requests_max:
         return False

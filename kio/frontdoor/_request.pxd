@@ -7,10 +7,11 @@
 #   * `connection` is NULL when it stands in no queue: its reply left, its connection was closed, or it is a fan-out;
 #   * it stands in the wheel exactly while it has a deadline and is not answered;
 #   * `is_answered` never goes back: what comes later for it is dropped.
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from kio.frontdoor._buffer cimport Buffer, allocate, buffer_free, buffer_length, release
+from kio.frontdoor._grant cimport Grant
 from kio.frontdoor._resp cimport Incoming
 
 cdef enum:
@@ -74,7 +75,11 @@ cdef struct Connection:
     Protocol protocol
     uint8_t version         # of the protocol, as its hello was answered
     uint8_t keyspace        # of RESP, as it was selected
-    uint8_t rights          # what it may do: RIGHT_READ and so on
+    uint8_t rights          # of RESP: 0 while it is a stranger
+    Grant* grant            # what it may do; NULL: everything, or Python sees to it
+    uint64_t taken          # requests that were ever taken from it
+    int64_t tokens          # thousandths of requests that it may make now, see gather_has_token
+    uint64_t tokens_at      # when they were last counted, in ms
     bint is_slow            # every command of it goes through Python
     bint is_waiting         # nothing is taken until Python has brought a command to its end
     bint is_silent          # it wants no replies

@@ -7,9 +7,11 @@ sends every connection's output once, and lets paused connections go on.
 Invariants:
   * a connection takes at most READS_PER_TURN reads a turn, so that one that never stops does not starve the others;
   * a connection that Dispatch has paused is not read; one whose output did not fit is watched for room, no other is;
-  * no handler blocks, and no error of one connection reaches another.
-Ends of a connection: the peer closes; no hello within HELLO_TIMEOUT_S; half a frame, or replies nobody reads, without
-progress for STALL_TIMEOUT_S; bytes that are not the protocol: those are answered, and the connection parts (`_part`).
+  * no handler blocks, and no error of one connection reaches another;
+  * where there is TLS, nothing leaves a TCP port in plain text; Unix sockets are always plain.
+Ends of a connection: the peer closes; no hello, no end of the TLS handshake, or where everybody has to say who he is no
+AUTH, within HELLO_TIMEOUT_S; half a frame, or replies nobody reads, without progress for STALL_TIMEOUT_S; no request for
+idle_timeout_s; its user is gone; bytes that are not the protocol: those are answered, and the connection parts (`_part`).
 Crash: the supervisor keeps the listening sockets, clients see their connection break.
 """
 
@@ -24,15 +26,20 @@ from typing import Final, Protocol
 import msgpack
 
 from kio import limits, log
+from kio.access import RIGHT_BY_OP, WHOLE_KEYSPACE_OPS, Access, Right, User
 from kio.clock import monotonic_s
-from kio.errors import KioError, Overloaded, ProtocolError
+from kio.errors import KioError, NotAuthenticated, NotPermitted, Overloaded, ProtocolError
 from kio.frontdoor._dispatch import Dispatch
+from kio.frontdoor.connections import Connection, peer_of, send_last, tune
+from kio.frontdoor.doorkeeper import Doorkeeper, Outcome
 from kio.frontdoor.events import Asked, Dropped, Event, Gathered, Refused
 from kio.frontdoor.greeting import Greeting
 from kio.frontdoor.poller import BROKEN, READABLE, WRITABLE, Poller
 from kio.frontdoor.resp.runner import Runner
 from kio.frontdoor.resp.sessions import Session
-from kio.wire import OP_HELLO, OP_PING, encode_frame
+from kio.frontdoor.tls import TlsStream
+from kio.tls import ServerTls
+from kio.wire import OP_HELLO, OP_PING, OP_SCAN, encode_frame
 
 READ_BYTES: Final = 256 * limits.KIB
 READS_PER_TURN: Final = 4
@@ -47,6 +54,7 @@ PART_TIMEOUT_S: Final = 1.0
 #: How long accepting rests when there is no descriptor or memory left for another connection.
 ACCEPT_PAUSE_S: Final = 1.0
 
+_IDLE: Final = "it asked nothing"
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _HTTP: Final = (b"GET ", b"POST", b"PUT ", b"HEAD", b"OPTI", b"DELE", b"Host", b"CONN", b"PRI ")
 
@@ -66,23 +74,6 @@ class RareOperations(Protocol):
         """A request needs no answer any more."""
 
 
-class _Connection:
-    __slots__ = ("fd", "id", "is_resp", "mask", "opened_at", "parted_at", "peer", "read_at", "sent_at", "sock")
-
-    def __init__(self, sock: socket.socket, id: int, peer: str, now: float, *, is_resp: bool) -> None:
-        self.sock = sock
-        self.is_resp = is_resp
-        self.fd = sock.fileno()
-        self.id = id
-        self.peer = peer
-        self.mask = READABLE
-        self.opened_at = now
-        self.read_at = now
-        #: When output last became smaller, or began to wait.
-        self.sent_at = now
-        self.parted_at: float | None = None
-
-
 class Door:
     """The connections of one loop.
 
@@ -95,8 +86,13 @@ class Door:
         rare: answers what is neither a key operation nor hello nor ping.
         runner: answers the commands of RESP that the kernel does not; None where there is no RESP.
         greeting: answers hellos.
+        doorkeeper: who may come in; everybody, where there is none.
+        tls: what TCP connections must speak; None: they are plain.
         connections_max: past this many, a connection is told Overloaded and closed.
-        hello_timeout_s, stall_timeout_s: see above.
+        hello_timeout_s, stall_timeout_s, idle_timeout_s: see above; no idle_timeout_s (0) is for ever.
+
+    Attributes:
+        tls_faults: how many connections ended since what came was not TLS, or not of somebody who may come in.
     """
 
     def __init__(
@@ -110,9 +106,12 @@ class Door:
         *,
         resp_listeners: Iterable[socket.socket] = (),
         runner: Runner | None = None,
+        doorkeeper: Doorkeeper | None = None,
+        tls: ServerTls | None = None,
         connections_max: int = limits.CONNECTIONS_MAX,
         hello_timeout_s: float = limits.HELLO_TIMEOUT_S,
         stall_timeout_s: float = limits.STALL_TIMEOUT_S,
+        idle_timeout_s: float = 0.0,
     ) -> None:
         # Set once.
         self._poller = poller
@@ -123,24 +122,29 @@ class Door:
         self._submit = submit
         self._rare = rare
         self._greeting = greeting
+        self._doorkeeper = doorkeeper or Doorkeeper(Access())
+        self._tls = tls
+        self._idle_timeout_s = idle_timeout_s
         self._connections_max = connections_max
         self._hello_timeout_s = hello_timeout_s
         self._stall_timeout_s = stall_timeout_s
         self._buffer = bytearray(READ_BYTES)
+        self._plain = bytearray(READ_BYTES if tls is not None else 0)
         self._repeats = log.Repeats(_log)
         # Changed by the loop.
-        self._connections: dict[int, _Connection] = {}
-        self._unsent: set[_Connection] = set()
+        self._connections: dict[int, Connection] = {}
+        self._unsent: set[Connection] = set()
         self._accept_again_at: float | None = None
         self._expire_at = 0.0
         self._sweep_at = 0.0
-        self._sweep: Iterator[_Connection] = iter(())
+        self._sweep: Iterator[Connection] = iter(())
+        self.tls_faults = 0
         #: Connections that a command wants closed; not while the kernel is in the middle of one.
         self._doomed: list[int] = []
         for listener in self._listeners:
             listener.setblocking(False)
             if listener.family != socket.AF_UNIX:
-                _tune(listener)
+                tune(listener)
             self._watch(listener)
 
     def _watch(self, listener: socket.socket) -> None:
@@ -180,6 +184,8 @@ class Door:
                 connection = self._connections[id]
                 connection.read_at = now
                 self._set_mask(connection, connection.mask | READABLE)
+                if connection.tls is not None and not connection.tls.is_drained:
+                    self._decrypt(connection, connection.tls, now)
             if not dispatch.has_news:
                 return
 
@@ -197,7 +203,7 @@ class Door:
             elif event.op == OP_PING:
                 self._dispatch.answer(event.handle, msgpack.packb(event.arguments[0]))
             else:
-                self._rare.asked(event)
+                self._ask(event)
         elif isinstance(event, Gathered):
             if self._runner is not None and self._runner.owns(event.handle):
                 self._runner.gathered(event)
@@ -211,11 +217,53 @@ class Door:
             self._log_refused(event)
 
     def _greet(self, event: Asked) -> None:
+        connection = self._connections.get(event.connection)
+        if connection is None:
+            return
         try:
-            version, result = self._greeting.answer(event.arguments[0])
-            self._dispatch.greet(event.handle, result, version)
+            hello = self._greeting.answer(event.arguments[0])
         except KioError as error:
             self._dispatch.fail(event.handle, error.code, str(error))
+            return
+
+        def proven(outcome: Outcome) -> None:
+            if isinstance(outcome, KioError):
+                self._dispatch.fail(event.handle, outcome.code, str(outcome))
+            elif connection.id in self._connections:
+                self._admit(connection, outcome)
+                self._dispatch.greet(event.handle, hello.answer, hello.version)
+
+        if hello.user is None:
+            proven(self._doorkeeper.access.default or NotAuthenticated())
+        else:
+            self._doorkeeper.prove(connection.host, hello.user, hello.password, proven)
+
+    def _admit(self, connection: Connection, user: User) -> None:
+        connection.user = user
+        self._dispatch.limit(connection.id, user.may(Right.WRITE), user.prefixes)
+
+    def _ask(self, event: Asked) -> None:
+        connection = self._connections.get(event.connection)
+        if connection is None or connection.user is None:
+            return
+        if _may(connection.user, event):
+            self._rare.asked(event)
+        else:
+            self._dispatch.fail(event.handle, NotPermitted.code)
+
+    def users_changed(self) -> None:
+        """The users were read anew: each connection gets the rights of today, and those whose user is gone end."""
+        gone = [] if self._runner is None else self._runner.users_changed()
+        for connection in self._connections.values():
+            if connection.user is not None:
+                user = self._doorkeeper.access.current(connection.user)
+                if user is None:
+                    gone.append(connection.id)
+                else:
+                    self._admit(connection, user)
+        for id in gone:
+            self._repeats.warning("connection closed", fault="its user is gone", peer=self._connections[id].peer)
+            self._close(self._connections[id])
 
     def _log_refused(self, event: Refused) -> None:
         connection = self._connections.get(event.connection)
@@ -239,25 +287,27 @@ class Door:
                 for each in self._listeners:
                     self._poller.unregister(each.fileno())
                 return
-            self._open(sock, _peer(sock, address), is_resp=listener in self._resp_listeners)
+            self._open(sock, peer_of(sock, address), is_resp=listener in self._resp_listeners)
 
     def _open(self, sock: socket.socket, peer: str, *, is_resp: bool) -> None:
         sock.setblocking(False)
+        context = None if self._tls is None or sock.family == socket.AF_UNIX else self._tls.context
         if len(self._connections) >= self._connections_max:
             self._repeats.warning("connection refused", fault="max_connections is reached", peer=peer)
             message = f"the daemon has {len(self._connections)} connections already, see max_connections"
-            last = (
-                b"-ERR max number of clients reached\r\n"
-                if is_resp
-                else encode_frame([0, Overloaded.code, message, False])
-            )
-            _send_last(sock, last)
+            if context is not None:
+                pass  # a handshake for nothing is what a crowd wants
+            elif is_resp:
+                send_last(sock, b"-ERR max number of clients reached\r\n")
+            else:
+                send_last(sock, encode_frame([0, Overloaded.code, message, False]))
             sock.close()
             return
-        connection = _Connection(sock, self._dispatch.open(is_resp), peer, monotonic_s(), is_resp=is_resp)
+        id = self._dispatch.open(is_resp)
+        connection = Connection(sock, id, peer, monotonic_s(), is_resp=is_resp, context=context)
         self._connections[connection.id] = connection
         if is_resp and self._runner is not None:
-            self._runner.opened(Session(connection.id, connection.fd, peer, _peer(sock, sock.getsockname())))
+            self._runner.opened(Session(connection.id, connection.fd, peer, peer_of(sock, sock.getsockname())))
         self._poller.register(connection.fd, connection.mask, lambda events: self._ready(connection, events))
 
     def doom(self, id: int) -> None:
@@ -271,7 +321,7 @@ class Door:
             if connection is not None:
                 self._close(connection)
 
-    def _close(self, connection: _Connection) -> None:
+    def _close(self, connection: Connection) -> None:
         del self._connections[connection.id]
         self._unsent.discard(connection)
         if connection.is_resp and self._runner is not None:
@@ -280,7 +330,7 @@ class Door:
         self._poller.unregister(connection.fd)
         connection.sock.close()
 
-    def _ready(self, connection: _Connection, events: int) -> None:
+    def _ready(self, connection: Connection, events: int) -> None:
         now = monotonic_s()
         if events & WRITABLE and not self._send(connection, now):
             return
@@ -289,7 +339,7 @@ class Door:
         elif events & BROKEN:
             self._close(connection)
 
-    def _read(self, connection: _Connection, now: float) -> None:
+    def _read(self, connection: Connection, now: float) -> None:
         for _ in range(READS_PER_TURN):
             try:
                 n = connection.sock.recv_into(self._buffer)
@@ -303,23 +353,63 @@ class Door:
             if connection.parted_at is not None:
                 continue
             connection.read_at = now
-            self._dispatch.feed(connection.id, self._buffer, int(now * 1000), n)
-            if self._dispatch.is_paused(connection.id):
-                self._set_mask(connection, connection.mask & ~READABLE)
-                return
-            if n < READ_BYTES:
+            if connection.tls is None:
+                goes_on = self._feed(connection, self._buffer, n, now)
+            else:
+                goes_on = self._feed_ciphertext(connection, connection.tls, n, now)
+            if not goes_on or n < READ_BYTES:
                 return
 
-    def _send(self, connection: _Connection, now: float) -> bool:
-        """Send what the socket takes; False when the connection is closed now."""
+    def _feed(self, connection: Connection, data: bytearray, n: int, now: float) -> bool:
+        """Hand on what was read; False when no more is to be read now."""
+        self._dispatch.feed(connection.id, data, int(now * 1000), n)
+        if self._dispatch.is_paused(connection.id):
+            self._set_mask(connection, connection.mask & ~READABLE)
+            return False
+        return True
+
+    def _feed_ciphertext(self, connection: Connection, tls: TlsStream, n: int, now: float) -> bool:
         try:
-            n = connection.sock.send(self._dispatch.output(connection.id), socket.MSG_NOSIGNAL)
-        except BlockingIOError:
-            n = 0
+            tls.feed(memoryview(self._buffer)[:n])
+        except ProtocolError as error:
+            self._break_off(connection, error, now)
+            return False
+        return self._decrypt(connection, tls, now)
+
+    def _decrypt(self, connection: Connection, tls: TlsStream, now: float) -> bool:
+        """As `_feed`, for what TLS has of the connection."""
+        goes_on = True
+        try:
+            while goes_on and (n := tls.read_into(self._plain)):
+                goes_on = self._feed(connection, self._plain, n, now)
+        except ProtocolError as error:
+            self._break_off(connection, error, now)
+            return False
+        if tls.wants_to_write and not self._send(connection, now):
+            return False
+        if goes_on and tls.is_ended:
+            self._close(connection)
+            return False
+        return goes_on
+
+    def _break_off(self, connection: Connection, error: ProtocolError, now: float) -> None:
+        # The peer gets TLS's alert, and nothing else.
+        self.tls_faults += 1
+        self._repeats.warning("connection refused", fault=str(error), peer=connection.peer)
+        self._unsent.discard(connection)
+        self._set_mask(connection, READABLE)
+        self._part(connection, now)
+
+    def _send(self, connection: Connection, now: float) -> bool:
+        """Send what the socket takes; False when the connection is closed now."""
+        if connection.parted_at is not None and connection.tls is not None:
+            return True  # nothing can be encrypted any more
+        id, dispatch = connection.id, self._dispatch
+        try:
+            n, left = connection.send(lambda: dispatch.output(id), lambda n: dispatch.consumed(id, n))
         except OSError:
             self._close(connection)
             return False
-        left = self._dispatch.consumed(connection.id, n)
         if left:
             if n or connection not in self._unsent:
                 connection.sent_at = now
@@ -332,18 +422,18 @@ class Door:
                 self._part(connection, now)
         return True
 
-    def _set_mask(self, connection: _Connection, mask: int) -> None:
+    def _set_mask(self, connection: Connection, mask: int) -> None:
         if mask != connection.mask:
             connection.mask = mask
             self._poller.modify(connection.fd, mask)
 
-    def _part(self, connection: _Connection, now: float) -> None:
+    def _part(self, connection: Connection, now: float) -> None:
         # Closing a socket with unread bytes resets it, and the peer may lose the last reply: say that nothing more
         # comes, and read until the peer closes too.
         if connection.parted_at is None:
             connection.parted_at = now
             try:
-                connection.sock.shutdown(socket.SHUT_WR)
+                connection.part()
             except OSError:
                 self._close(connection)
 
@@ -351,6 +441,7 @@ class Door:
 
     def _look_for_timeouts(self, now: float) -> None:
         self._repeats.tick()
+        self._doorkeeper.tick()
         if self._runner is not None:
             self._runner.tick()
         if self._accept_again_at is not None and now >= self._accept_again_at:
@@ -365,24 +456,40 @@ class Door:
             if connection.id in self._connections:
                 reason = self._pick_timeout(connection, now)
                 if reason is not None:
-                    if connection.parted_at is None:
+                    if reason is _IDLE:
+                        _log.debug("connection closed", reason=reason, peer=connection.peer)
+                    elif connection.parted_at is None:
                         requests, _ = self._dispatch.in_flight(connection.id)
                         self._repeats.warning(
                             "connection closed", fault=reason, peer=connection.peer, requests=requests
                         )
                     self._close(connection)
 
-    def _pick_timeout(self, connection: _Connection, now: float) -> str | None:
+    def _pick_timeout(self, connection: Connection, now: float) -> str | None:
         """Why the connection is to be closed, if it is."""
         if connection.parted_at is not None:
             return "it was told its last" if now - connection.parted_at > PART_TIMEOUT_S else None
+        if now - connection.opened_at > self._hello_timeout_s:
+            if not self._dispatch.is_greeted(connection.id):
+                return "it sent no hello"
+            if connection.tls is not None and not connection.tls.is_established:
+                return "it did not finish the TLS handshake"
+        stranger_s = self._runner.stranger_since(connection.id) if self._runner is not None else None
+        if stranger_s is not None and now - stranger_s > self._hello_timeout_s:
+            return "it did not say who it is"
         if connection in self._unsent:
             return "it does not read its replies" if now - connection.sent_at > self._stall_timeout_s else None
-        if not self._dispatch.is_greeted(connection.id):
-            return "it sent no hello" if now - connection.opened_at > self._hello_timeout_s else None
         if now - connection.read_at > self._stall_timeout_s and self._dispatch.has_half_frame(connection.id):
             return "it stopped within a frame"
-        return None
+        return _IDLE if self._idle_timeout_s and self._is_idle(connection, now) else None
+
+    def _is_idle(self, connection: Connection, now: float) -> bool:
+        # Bytes that are no request do not count.
+        taken = self._dispatch.taken(connection.id)
+        requests, _ = self._dispatch.in_flight(connection.id)
+        if taken != connection.taken or requests or self._dispatch.is_paused(connection.id):
+            connection.taken, connection.active_at = taken, now
+        return now - connection.active_at > self._idle_timeout_s
 
     # --- the end
 
@@ -419,24 +526,10 @@ class Door:
             self._close(connection)
 
 
-def _tune(listener: socket.socket) -> None:
-    """Options that every connection inherits from its listener: no delay, and two minutes to notice a dead peer."""
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 20)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-
-
-def _peer(sock: socket.socket, address: object) -> str:
-    if sock.family == socket.AF_UNIX:
-        return "unix"
-    host, port = address[:2] if isinstance(address, tuple) else (address, 0)
-    return f"[{host}]:{port}" if sock.family == socket.AF_INET6 else f"{host}:{port}"
-
-
-def _send_last(sock: socket.socket, frame: bytes) -> None:
-    try:
-        sock.send(frame, socket.MSG_NOSIGNAL)
-    except OSError:
-        return
+def _may(user: User, event: Asked) -> bool:
+    """Whether a rare operation is allowed; the kernel sees to the others."""
+    if not user.may(RIGHT_BY_OP.get(event.op, Right.ADMIN)):
+        return False
+    if event.op == OP_SCAN:
+        return user.may_touch(event.arguments[2])
+    return user.may_touch_all or event.op not in WHOLE_KEYSPACE_OPS

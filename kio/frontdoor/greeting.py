@@ -1,12 +1,29 @@
-"""What a hello is answered with: the version both speak, and the bounds a client has to keep."""
+"""What a hello says, and what it is answered with: the version both speak, and the bounds a client has to keep."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import msgpack
 
 from kio import limits
 from kio.errors import BadRequest, ProtocolError
 from kio.wire import PROTOCOL_VERSION, PROTOCOL_VERSION_MIN
+
+
+class Hello(NamedTuple):
+    """A hello that was understood.
+
+    Attributes:
+        version: the highest that both speak.
+        answer: what it is answered with, once its client may come in.
+        user, password: who it says it is; None where it does not say. An empty name is the default user.
+    """
+
+    version: int
+    answer: bytes
+    user: str | None
+    password: bytes
 
 
 class Greeting:
@@ -30,11 +47,11 @@ class Greeting:
         spoken = range(PROTOCOL_VERSION_MIN, PROTOCOL_VERSION + 1)
         self._answers: dict[int, bytes] = {version: msgpack.packb({"protocol": version} | bounds) for version in spoken}
 
-    def answer(self, hello: bytes) -> tuple[int, bytes]:
-        """(version, result) for a hello whose map is `hello`: the highest version that both speak.
+    def answer(self, hello: bytes) -> Hello:
+        """What a hello whose map is `hello` says, and its answer.
 
         Raises:
-            BadRequest: when it is not a map with a protocol version and a client's name.
+            BadRequest: when it is not a map with a protocol version, a client's name, and a user and a password at most.
             ProtocolError: when the client speaks no version that is spoken here.
         """
         try:
@@ -50,4 +67,15 @@ class Greeting:
             spoken = " to ".join(map(str, (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION)))
             raise ProtocolError(f"the client speaks protocol version {version}, here it is {spoken}")
         chosen = min(version, PROTOCOL_VERSION)
-        return chosen, self._answers[chosen]
+        return Hello(chosen, self._answers[chosen], *_credentials(asked))
+
+
+def _credentials(asked: dict[str, object]) -> tuple[str | None, bytes]:
+    user, password = asked.get("user"), asked.get("password")
+    if user is None and password is None:
+        return None, b""
+    if isinstance(password, str):
+        password = password.encode("utf-8", "surrogatepass")
+    if not isinstance(user, str | None) or not isinstance(password, bytes | None):
+        raise BadRequest("a hello tells the user as text and the password as text or bytes")
+    return user or "", password or b""

@@ -9,15 +9,17 @@ from kio.clock import monotonic_s
 from kio.commands.arguments import integer, syntax_error
 from kio.commands.plans_keys import keyspace_number
 from kio.commands.replies import CommandError, Verbatim
+from kio.commands.table import TABLE
+from kio.errors import KioError, NotAuthenticated, Overloaded
 from kio.frontdoor._dispatch import Dispatch
 from kio.frontdoor.resp.rights import Guest
-from kio.frontdoor.resp.runner import Runner
+from kio.frontdoor.resp.runner import Later, Runner
 from kio.frontdoor.resp.sessions import Session
 
 _KINDS: Final = frozenset((b"normal", b"master", b"replica", b"slave", b"pubsub"))
 
-#: (name, password) -> the guest, or None.
-Authenticate = Callable[[Session, str, bytes], "Guest | None"]
+#: (session, name, password, what is told: the guest or the error; now or later)
+Authenticate = Callable[[Session, str, bytes, Callable[["Guest | KioError"], None]], None]
 
 
 class ConnectionCommands:
@@ -86,7 +88,7 @@ class ConnectionCommands:
     def _echo(self, session: Session, arguments: list[bytes]) -> bytes:
         return arguments[1]
 
-    def _hello(self, session: Session, arguments: list[bytes]) -> dict[bytes, Any]:
+    def _hello(self, session: Session, arguments: list[bytes]) -> dict[bytes, Any] | Later:
         version = session.version
         rest = arguments[1:]
         if rest:
@@ -97,25 +99,29 @@ class ConnectionCommands:
             if version not in (2, 3):
                 raise CommandError("NOPROTO unsupported protocol version")
         name: bytes | None = None
-        guest = session.user
+        credentials: tuple[str, bytes] | None = None
         while rest:
             given = rest.pop(0)
             option = given.upper()
             if option == b"AUTH" and len(rest) >= 2:
                 user, password = rest.pop(0), rest.pop(0)
-                guest = self._proven(session, user.decode("utf-8", "replace"), password)
+                credentials = user.decode("utf-8", "replace"), password
             elif option == b"SETNAME" and rest:
                 name = rest.pop(0)
                 _check_name(name, "Client names")
             else:
                 raise CommandError(f"ERR Syntax error in HELLO option '{given.decode('latin-1')}'")
-        if guest is None:
+        if credentials is not None:
+            return self._proven(session, *credentials, lambda: self._greeted(session, version, name))
+        if session.user is None:
             raise CommandError(
                 "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH "
                 "<user> <pass> option can be used to authenticate the client and select the RESP protocol version at "
                 "the same time"
             )
-        session.user = guest
+        return self._greeted(session, version, name)
+
+    def _greeted(self, session: Session, version: int, name: bytes | None) -> dict[bytes, Any]:
         if name is not None:
             session.name = name
         session.version = version
@@ -130,25 +136,33 @@ class ConnectionCommands:
             b"modules": [],
         }
 
-    def _auth(self, session: Session, arguments: list[bytes]) -> str:
+    def _auth(self, session: Session, arguments: list[bytes]) -> Later:
         if len(arguments) > 3:
             raise syntax_error()
-        name = arguments[1].decode("utf-8", "replace") if len(arguments) == 3 else "default"
-        session.user = self._proven(session, name, arguments[-1], is_named=len(arguments) == 3)
-        self._runner.look_at(session)
-        return "OK"
-
-    def _proven(self, session: Session, name: str, password: bytes, *, is_named: bool = True) -> Guest:
-        stranger = self._runner.stranger()
-        if stranger is not None and not is_named:
+        if len(arguments) == 2 and self._runner.stranger() is not None:
             raise CommandError(
                 "ERR AUTH <password> called without any password configured for the default user. Are you sure your "
                 "configuration is correct?"
             )
-        guest = self._authenticate(session, name, password)
-        if guest is None:
-            raise CommandError("WRONGPASS invalid username-password pair or user is disabled.")
-        return guest
+        name = arguments[1].decode("utf-8", "replace") if len(arguments) == 3 else "default"
+        return self._proven(session, name, arguments[-1], lambda: "OK")
+
+    def _proven(self, session: Session, name: str, password: bytes, answer: Callable[[], Any]) -> Later:
+        """The reply is `answer` where the password is right. Whoever fails stays who it was."""
+
+        def begin(done: Callable[[Any], None]) -> None:
+            def proven(outcome: Guest | KioError) -> None:
+                if isinstance(outcome, KioError):
+                    done(_refusal(outcome))
+                    return
+                session.user = outcome
+                if self._runner.sessions.get(session.connection) is session:
+                    self._runner.look_at(session)
+                    done(answer())
+
+            self._authenticate(session, name, password, proven)
+
+        return Later(begin)
 
     def _select(self, session: Session, arguments: list[bytes]) -> str:
         session.keyspace = keyspace_number(arguments[1])
@@ -162,6 +176,7 @@ class ConnectionCommands:
     def _reset(self, session: Session, arguments: list[bytes]) -> str:
         session.forget()
         session.user = self._runner.stranger()
+        session.stranger_s = monotonic_s()
         self._dispatch.tune(session.connection, silent=False, skips_reply=False)
         self._runner.look_at(session)
         return "RESET"
@@ -293,10 +308,8 @@ class ConnectionCommands:
                 self._close(each.connection)
 
     def _need_admin(self, session: Session, arguments: list[bytes]) -> None:
-        from kio.commands.table import TABLE
-
         if session.user is not None:
-            session.user.check(TABLE["config"], arguments)
+            session.user.check(TABLE["client"]._replace(right="admin"), arguments)
 
     def _pause(self, session: Session, arguments: list[bytes]) -> str:
         self._need_admin(session, arguments)
@@ -357,6 +370,12 @@ class ConnectionCommands:
     def _help(self, session: Session, arguments: list[bytes]) -> list[bytes]:
         names = sorted(name.decode().upper() for name in self._client_commands)
         return [b"CLIENT <subcommand> [<arg> ...]. Subcommands are:", *(name.encode() for name in names)]
+
+
+def _refusal(error: KioError) -> CommandError:
+    if isinstance(error, NotAuthenticated):
+        return CommandError("WRONGPASS invalid username-password pair or user is disabled.")
+    return CommandError(f"{'BUSY' if isinstance(error, Overloaded) else 'ERR'} {error}")
 
 
 def _check_name(name: bytes, what: str) -> None:

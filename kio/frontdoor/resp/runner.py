@@ -19,7 +19,7 @@ from kio.commands.arguments import wrong_arity
 from kio.commands.error_texts import text_of
 from kio.commands.ops import Operation
 from kio.commands.plans_keys import keyspace_number
-from kio.commands.replies import CommandError
+from kio.commands.replies import CommandError, Context
 from kio.commands.table import TABLE, Command
 from kio.errors import InternalError, KioError
 from kio.frontdoor._dispatch import Dispatch
@@ -51,7 +51,20 @@ class CommandContext:
         self.now_ms = wall_ms()
 
 
-#: A command that is about the connection or the daemon: (session, arguments) -> its reply, or a plan.
+class Later:
+    """The reply of a command that waits for something else than the shards; none comes after it until then.
+
+    Args:
+        begin: begins it; is handed what is to be called with the reply, once, now or later.
+    """
+
+    __slots__ = ("begin",)
+
+    def __init__(self, begin: Callable[[Callable[[Any], None]], None]) -> None:
+        self.begin = begin
+
+
+#: A command that is about the connection or the daemon: (session, arguments) -> its reply, a plan, or a Later.
 Own = Callable[[Session, list[bytes]], Any]
 
 
@@ -141,6 +154,23 @@ class Runner:
         """A connection went."""
         self.sessions.remove(connection)
 
+    def stranger_since(self, connection: int) -> float | None:
+        """Since when a connection has not said who it is, where it has to; None where it has."""
+        session = self.sessions.get(connection)
+        return session.stranger_s if session is not None and session.user is None else None
+
+    def users_changed(self) -> list[int]:
+        """The users are others now: connections get the rights of today. Those whose user is gone are returned."""
+        gone = []
+        for session in self.sessions:
+            if session.user is None:
+                continue
+            session.user = session.user.current()
+            if session.user is None:
+                gone.append(session.connection)
+            self.look_at(session)
+        return gone
+
     def look_at(self, session: Session) -> None:
         """Tell the kernel which of the session's commands are its own business."""
         is_slow = session.queued is not None or session.user is None or not session.user.is_free
@@ -196,6 +226,9 @@ class Runner:
 
     def _run(self, handle: int, session: Session, command: Command, arguments: list[bytes]) -> None:
         started = self._started(session, command, arguments)
+        if isinstance(started, Later):
+            self._begin(handle, session, started)
+            return
         if not isinstance(started, Generator):
             self._answer(handle, session.version, started)
             return
@@ -207,6 +240,16 @@ class Runner:
         shards = self._jobs.shards_of(first, session.keyspace) if command.moments > 1 else frozenset[int]()
         self._start(handle, session, Job(started, handle, session.keyspace, lambda _: None, shards=shards), first,
                     is_single=command.moments == 1)  # fmt: skip
+
+    def _begin(self, handle: int, session: Session, later: Later) -> None:
+        self._dispatch.tune(session.connection, waiting=True)
+
+        def done(reply: Any) -> None:
+            if self.sessions.get(session.connection) is not None:
+                self._dispatch.tune(session.connection, waiting=False)
+            self._answer(handle, session.version, reply)
+
+        later.begin(done)
 
     def _start(self, handle: int, session: Session, job: Job, first: list[Operation], *, is_single: bool) -> None:
         """Run a job; what its connection sends next comes after it, also where it takes its time."""
@@ -300,13 +343,14 @@ class Runner:
             command = TABLE[arguments[0].lower().decode()]
             keyspaces.append(keyspace)
             if command.run is None:
-                late = partial(self.own[command.name], session, arguments)
+                late = partial(self._late, session, command, arguments)
                 steps.append(transactions.Step(None, [], True, late=late))
                 if command.name == "select":
                     with suppress(CommandError):  # it is refused when its turn has come
                         keyspace = keyspace_number(arguments[1])
             else:
-                steps.append(transactions.begin(command.run, arguments, self._context(keyspace), command.moments))
+                run = partial(self._checked, session, command)
+                steps.append(transactions.begin(run, arguments, self._context(keyspace), command.moments))
         operations = [operation for step in steps for operation in step.first]
         watching = [Operation(0, key, keyspace=keyspace) for keyspace, key in watched]
         shards = self._jobs.shards_of(operations + watching, session.keyspace)
@@ -323,6 +367,22 @@ class Runner:
             self._answer(handle, session.version, [])
             return
         self._start(handle, session, job, first, is_single=is_single and not is_late)
+
+    def _checked(self, session: Session, command: Command, arguments: list[bytes], context: Context) -> Any:
+        """Run a command on keys with the rights of this moment: they may be others than when it was queued."""
+        assert command.run is not None
+        if session.user is not None:
+            session.user.check(command, arguments)
+        return command.run(arguments, context)
+
+    def _late(self, session: Session, command: Command, arguments: list[bytes]) -> Any:
+        """The same for one that is about the connection or the daemon."""
+        if session.user is not None:
+            session.user.check(command, arguments)
+        started = self.own[command.name](session, arguments)
+        if isinstance(started, Later):
+            raise CommandError(f"ERR {command.name.upper()} with a password is not possible within MULTI")
+        return started
 
     # ---- CLIENT PAUSE ----
 
@@ -351,7 +411,7 @@ class Runner:
     def _holds_back(self, command: Command) -> bool:
         if self._kept_until_s <= monotonic_s() or command.name == "client":
             return False
-        return self._kept_is_all or command.right == "write" or command.name == "exec"
+        return self._kept_is_all or "write" in command.flags or command.name == "exec"
 
     def _keep(self, handle: int, session: Session, arguments: list[bytes]) -> None:
         self._dispatch.tune(session.connection, waiting=True)

@@ -29,11 +29,12 @@ class Session:
         watched: what EXEC depends on.
         version: of RESP.
         user: who it is; None while it is a stranger.
+        stranger_s: since when it is one, if it is.
     """
 
     __slots__ = (
         "connection", "fd", "keyspace", "last", "last_s", "library", "library_version", "local", "name", "opened_s",
-        "peer", "queue_error", "queued", "queued_bytes", "reply_mode", "user", "version", "watched",
+        "peer", "queue_error", "queued", "queued_bytes", "reply_mode", "stranger_s", "user", "version", "watched",
     )  # fmt: skip
 
     def __init__(self, connection: int, fd: int, peer: str, local: str) -> None:
@@ -41,7 +42,7 @@ class Session:
         self.fd = fd
         self.peer = peer
         self.local = local
-        self.opened_s = self.last_s = monotonic_s()
+        self.opened_s = self.last_s = self.stranger_s = monotonic_s()
         self.last = "NULL"
         self.user: Any = None
         self.forget()
