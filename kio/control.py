@@ -18,15 +18,18 @@ Worker to supervisor
 Supervisor to router
     configure   shards (count), seed, listeners: [{"fd", "kind": "tcp"|"unix", "protocol":
                 "native"|"resp"}], pipes_dir, max_value_bytes, server, resp_port, settings (some, for CONFIG of
-                RESP), max_connections, log_level, log_format, shard_operations_max, shard_bytes_max
+                RESP), max_connections, log_level, log_format, shard_operations_max, shard_bytes_max,
+                users_file ("": none), is_exposed, protected_mode, tls (None, or cert_file, key_file, ca_file,
+                min_version), idle_timeout_s, client_requests_per_s
     worker_up   worker, name, shards: [..]    connect to this pair of pipes, route these shards there
     worker_down worker, shards: [..]          fail what is in flight there with ShardDown, drop the pipes
     topology    status                        what the supervisor knows for `stats`: pids, restarts, ports, versions
+    reload      (none)                        read the users and the certificates anew
     drain       (none)                        stop taking requests, answer those in flight, exit 0
 Router to supervisor
     ready       (none)
     stats       connections, requests, bytes_in, bytes_out, in_flight, buffer_bytes (held for clients),
-                errors: {code: n}, per_op: {op: n}, rss_bytes, cpu_s
+                errors: {code: n}, per_op: {op: n}, tls_faults, authentication_failures, rss_bytes, cpu_s
 
 The stats of a shard: state ("recovering" | "serving" | "full" | "read-only" | "failed"), reason, keys, live_bytes,
 dead_bytes, disk_bytes, reserve_bytes (allocated for compaction on a full disk), segments, lsn, durable_lsn, epoch,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ssl
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -62,6 +63,18 @@ class ServerTls:
             _load_authorities(context, self._ca_file, "tls_ca_file")
             context.verify_mode = ssl.CERT_REQUIRED
         return context
+
+
+def made_of(files: Mapping[str, str] | None) -> ServerTls | None:
+    """The server's side of settings: cert_file, key_file, ca_file ("" asks for none), min_version; None is no TLS.
+
+    Raises:
+        ConfigError: as ServerTls does.
+    """
+    if not files:
+        return None
+    ca_file = Path(files["ca_file"]) if files["ca_file"] else None
+    return ServerTls(Path(files["cert_file"]), Path(files["key_file"]), ca_file, files["min_version"])
 
 
 def client_context(

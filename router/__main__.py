@@ -12,6 +12,7 @@ import socket
 import sys
 
 from kio import control, log
+from kio.errors import ConfigError
 from kio.router.loop import RouterLoop
 
 _log = log.Log(__name__)
@@ -19,7 +20,8 @@ _log = log.Log(__name__)
 
 def main() -> int:
     """The process: the exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):  # of a terminal: they are for the supervisor
+        signal.signal(number, signal.SIG_IGN)
     parser = argparse.ArgumentParser(prog="python -m kio.router", description="The router; started by `kio serve`.")
     parser.add_argument("--control-fd", type=int, required=True, metavar="N")
     sock = control.from_fd(parser.parse_args().control_fd)
@@ -33,6 +35,9 @@ def main() -> int:
         for each in configure["listeners"]:
             doors[each["protocol"]].append(socket.socket(fileno=each["fd"]))
         loop = RouterLoop(sock, configure, doors["native"], doors["resp"])
+    except ConfigError as error:
+        control.send(sock, {"type": "failed", "error": type(error).__name__, "message": str(error)})
+        return 1
     except (OSError, ValueError) as error:
         _log.exception("start failed")
         control.send(sock, {"type": "failed", "error": type(error).__name__, "message": str(error)})

@@ -34,7 +34,7 @@ class DaemonFacts:
             "maxmemory": str(settings["max_memory_mib"] << 20),
             "maxmemory-policy": "noeviction",
             "proto-max-bulk-len": str(configure["max_value_bytes"]),
-            "timeout": "0",
+            "timeout": str(settings["idle_timeout_s"]),
             "tcp-keepalive": "60",
             "dir": settings["data"],
             "bind": settings["host"],

@@ -15,24 +15,33 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import zmq
 
 from kio import control
+from kio.access import Access, Verifier
 from kio.clock import monotonic_s
+from kio.errors import ConfigError, KioError
 from kio.frontdoor._dispatch import Dispatch, live_allocations
+from kio.frontdoor.connections import host_of
 from kio.frontdoor.door import Door
+from kio.frontdoor.doorkeeper import Doorkeeper, Outcome
 from kio.frontdoor.greeting import Greeting
 from kio.frontdoor.poller import READABLE, Poller
 from kio.frontdoor.resp.connection import ConnectionCommands
 from kio.frontdoor.resp.introspection import IntrospectionCommands
+from kio.frontdoor.resp.rights import Guest, Known
 from kio.frontdoor.resp.runner import Runner
 from kio.frontdoor.resp.server import REDIS_VERSION, ServerCommands
+from kio.frontdoor.resp.sessions import Session
 from kio.log import Log
 from kio.router.facts import DaemonFacts
 from kio.router.pipes import Pipes
 from kio.router.rare import RareOperations
+from kio.tls import made_of
 
 MESSAGES_PER_TURN: Final = 64
 BYTES_PER_TURN: Final = 32 << 20
@@ -63,6 +72,9 @@ class RouterLoop:
         sock: the control socket; its other end is the supervisor's.
         configure: the supervisor's first message (control.py).
         listeners, resp_listeners: the listening sockets it names, of either protocol.
+
+    Raises:
+        ConfigError: when the users or the certificates that it names cannot be used.
     """
 
     def __init__(
@@ -87,7 +99,11 @@ class RouterLoop:
             value_bytes_max=value_bytes_max,
             shard_operations_max=int(configure["shard_operations_max"]),
             shard_bytes_max=int(configure["shard_bytes_max"]),
+            connection_requests_per_s=int(configure["client_requests_per_s"]),
         )
+        self._access, self._verifier = _users_of(configure)
+        self._doorkeeper = Doorkeeper(self._access, self._verifier)
+        self._tls = made_of(configure["tls"])
         self._rare = RareOperations(self._dispatch, shards, self._stats)
         self._runner = Runner(self._dispatch, shards)
         self._door = Door(
@@ -99,9 +115,13 @@ class RouterLoop:
             Greeting(configure["server"], shards, value_bytes_max),
             resp_listeners=resp_listeners,
             runner=self._runner,
+            doorkeeper=self._doorkeeper,
+            tls=self._tls,
             connections_max=int(configure["max_connections"]),
+            idle_timeout_s=float(configure["idle_timeout_s"]),
         )
-        ConnectionCommands(self._runner, self._dispatch, REDIS_VERSION, lambda *_: None, self._door.doom)
+        self._runner.stranger = self._stranger
+        ConnectionCommands(self._runner, self._dispatch, REDIS_VERSION, self._prove, self._door.doom)
         facts = DaemonFacts(configure, self._stats)
         ServerCommands(self._runner, facts)
         IntrospectionCommands(self._runner)
@@ -131,6 +151,9 @@ class RouterLoop:
         self._control.setblocking(False)
         self._poller.register(self._control.fileno(), READABLE, lambda _: self._receive_control())
         self._poller.register(self._signal_fd, READABLE, lambda _: self._receive_signal())
+        if self._verifier is not None:
+            self._verifier.start()
+            self._poller.register(self._verifier.fileno(), READABLE, lambda _: self._doorkeeper.look())
         control.send(self._control, {"type": "ready"})
 
     def _turn(self) -> None:
@@ -144,6 +167,29 @@ class RouterLoop:
         if now >= self._stats_at:
             self._stats_at = now + control.STATS_INTERVAL_S
             control.send(self._control, {"type": "stats"} | self._stats())
+
+    # --- who comes in
+
+    def _stranger(self) -> Guest | None:
+        user = self._access.default
+        return None if user is None else Known(user, self._access)
+
+    def _prove(self, session: Session, name: str, password: bytes, proven: Callable[[Guest | KioError], None]) -> None:
+        def known(outcome: Outcome) -> None:
+            proven(outcome if isinstance(outcome, KioError) else Known(outcome, self._access))
+
+        self._doorkeeper.prove(host_of(session.peer), name, password, known)
+
+    def _reload(self) -> None:
+        """The supervisor has found the files good; where they are not any more, all stays as it is."""
+        try:
+            if self._tls is not None:
+                self._tls.reload()
+            self._access.reload()
+        except ConfigError as error:
+            _log.warning("reload failed", reason=error)
+            return
+        self._door.users_changed()
 
     # --- operations and replies
 
@@ -183,6 +229,8 @@ class RouterLoop:
                 self._worker_down(message["worker"])
             elif kind == "topology":
                 self._rare.topology = message["status"]
+            elif kind == "reload":
+                self._reload()
             elif kind == "drain":
                 self._drain()
             else:
@@ -231,6 +279,8 @@ class RouterLoop:
             "bytes_out": counters["bytes_out"],
             "errors": counters["errors"],
             "per_op": counters["per_op"],
+            "tls_faults": self._door.tls_faults,
+            "authentication_failures": self._doorkeeper.failures,
             "rss_bytes": self._memory.measure(),
             "cpu_s": time.process_time(),
         }
@@ -247,8 +297,19 @@ class RouterLoop:
         self._door.close()
         for number in list(self._workers):
             self._worker_down(number)
+        if self._verifier is not None:
+            self._verifier.close()
         self._context.term()
         self._poller.close()
         signal.set_wakeup_fd(-1)
         os.close(self._signal_fd)
         os.close(self._signal_write_fd)
+
+
+def _users_of(configure: control.Message) -> tuple[Access, Verifier | None]:
+    """Who may come in, and the thread that checks passwords, where there are any."""
+    if not configure["users_file"]:
+        return Access(), None
+    access = Access.load(Path(configure["users_file"]))
+    access.protect(is_exposed=configure["is_exposed"], is_protected=configure["protected_mode"])
+    return access, Verifier(access)

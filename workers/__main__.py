@@ -38,7 +38,8 @@ _log = log.Log(__name__)
 
 def main() -> int:
     """The process: the exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):  # of a terminal: they are for the supervisor
+        signal.signal(number, signal.SIG_IGN)
     parser = argparse.ArgumentParser(prog="python -m kio.workers", description="A worker; started by `kio serve`.")
     parser.add_argument("--control-fd", type=int, required=True, metavar="N")
     sock = control.from_fd(parser.parse_args().control_fd)

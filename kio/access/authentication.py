@@ -103,7 +103,7 @@ class Access:
         return self.default is not None
 
     def protect(self, *, is_exposed: bool, is_protected: bool) -> None:
-        """Refuse to let others in without a password where other machines can reach the door; `reload` does from now on.
+        """Refuse to let others in without a password where other machines can reach the door; `reload` does then, too.
 
         Args:
             is_exposed: whether the address that is listened on is none of loopback.

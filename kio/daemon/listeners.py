@@ -142,11 +142,12 @@ class Doors:
         """
         with contextlib.ExitStack() as stack:
             native = stack.enter_context(listen_tcp(settings.host, settings.port, "port"))
-            http = stack.enter_context(listen_tcp(settings.host, settings.http_port, "http_port"))
+            http = stack.enter_context(listen_tcp(_admin_host(settings), settings.http_port, "http_port"))
             resp = stack.enter_context(listen_tcp(settings.host, settings.resp_port, "resp_port"))
             unix, resp_unix = (cls._unix(stack, path) for path in (settings.socket, settings.resp_socket))
             native_port, http_port = native.getsockname()[1], http.getsockname()[1]
-            host = f"[{settings.host}]" if ":" in settings.host else settings.host
+            scheme = "kios" if settings.tls_cert_file else "kio"
+            host, admin_host = (f"[{each}]" if ":" in each else each for each in (settings.host, _admin_host(settings)))
             ports = {
                 "native": native_port,
                 "http": http_port,
@@ -154,9 +155,8 @@ class Doors:
                 "socket": settings.socket or None,
                 "resp_socket": settings.resp_socket or None,
             }
-            yield cls(
-                native, http, unix, resp, resp_unix, ports, f"kio://{host}:{native_port}", f"http://{host}:{http_port}"
-            )
+            url, http_url = f"{scheme}://{host}:{native_port}", f"http://{admin_host}:{http_port}"
+            yield cls(native, http, unix, resp, resp_unix, ports, url, http_url)
 
     @property
     def inherited(self) -> list[dict[str, Any]]:
@@ -181,6 +181,13 @@ class Doors:
         sock = stack.enter_context(listen_unix(path))
         stack.callback(path.unlink, missing_ok=True)
         return sock
+
+
+def _admin_host(settings: Settings) -> str:
+    """Where the admin door listens: on loopback, whatever the host is, since it asks nobody who he is."""
+    if not settings.is_exposed:
+        return settings.host
+    return "::1" if ":" in settings.host else "127.0.0.1"
 
 
 class PipesDirectory:

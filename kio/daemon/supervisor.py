@@ -18,13 +18,14 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from kio import __version__, config, control, limits, log
+from kio.access import Access
 from kio.clock import monotonic_s
-from kio.daemon import banner, cpus, listeners, unserved
+from kio.daemon import banner, cpus, listeners
 from kio.daemon.children import Lifecycle
 from kio.daemon.fleet import Child, Fleet, Worker
 from kio.daemon.http import AdminDoor
@@ -34,6 +35,7 @@ from kio.daemon.topology import snapshot, topology
 from kio.errors import ConfigError, DirectoryInvalid
 from kio.limits import MIB
 from kio.segments import disk, identity
+from kio.tls import made_of
 
 #: The loop turns at least this often: the admin door calls the daemon healthy by it.
 TURN_S: Final = 1.0
@@ -42,7 +44,7 @@ UNSENT_TURN_S: Final = 0.05
 #: The router learns the topology when it changes, and this often for what grows by itself.
 TOPOLOGY_INTERVAL_S: Final = 1.0
 
-_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 _log = log.Log(__name__)
 
@@ -50,17 +52,18 @@ _log = log.Log(__name__)
 def serve(loaded: config.Loaded) -> int:
     """Run the daemon in this process until it is told to stop; the exit code.
 
-    To be called from the main thread of a process that has nothing else to do. SIGTERM, SIGINT and SIGHUP are the wish
-    to stop, a second one hastens it, and from the stop on they are ignored.
+    To be called from the main thread of a process that has nothing else to do. SIGTERM and SIGINT are the wish to stop,
+    a second one hastens it, and from the stop on they are ignored. SIGHUP reads users and certificates anew.
 
     Raises:
         DirectoryInUse: when another daemon serves this data directory.
         DirectoryInvalid, FormatTooNew: when it is not a directory that this version can serve.
-        ConfigError: when a setting contradicts the directory, or an address cannot be bound.
+        ConfigError: when a setting contradicts the directory, an address cannot be bound, or the users or certificates
+            cannot be used.
     """
     settings = loaded.settings
     log.configure(settings.log_level, settings.log_format)
-    unserved.refuse(settings)
+    check_locks(settings)
     os.umask(0o077)  # whatever the daemon makes is its owner's alone
     with contextlib.ExitStack() as stack:
         data = _prepare(settings.data)
@@ -101,11 +104,34 @@ def serve(loaded: config.Loaded) -> int:
             ],
             doors,
             pipes,
+            lambda: check_locks(settings),
             {name: os.fspath(value) if isinstance(value, Path) else value for name, value in settings.items()},
         )
         stack.enter_context(_announced(pipes.path / "daemon.json", doors))
         banner.started(settings, doors.url, doors.http_url, workers, directory.shards, placed)
         return supervisor.run()
+
+
+def check_locks(settings: config.Settings) -> None:
+    """Look whether users and certificates can be used; the router reads them itself.
+
+    Raises:
+        ConfigError: when they cannot, or somebody would come in without a password where that is not allowed.
+    """
+    access = Access.load(Path(settings.users_file) if settings.users_file else None)
+    access.protect(is_exposed=settings.is_exposed, is_protected=settings.protected_mode)
+    made_of(_tls_files(settings))
+
+
+def _tls_files(settings: config.Settings) -> dict[str, str] | None:
+    if not settings.tls_cert_file:
+        return None
+    return {
+        "cert_file": settings.tls_cert_file,
+        "key_file": settings.tls_key_file,
+        "ca_file": settings.tls_ca_file,
+        "min_version": settings.tls_min_version,
+    }
 
 
 def _prepare(path: Path) -> Path:
@@ -173,7 +199,14 @@ def _configure_router(
             "host": settings.host,
             "sync": settings.sync,
             "max_memory_mib": settings.max_memory_mib,
+            "idle_timeout_s": settings.idle_timeout_s,
         },
+        "users_file": settings.users_file,
+        "is_exposed": settings.is_exposed,
+        "protected_mode": settings.protected_mode,
+        "tls": _tls_files(settings),
+        "idle_timeout_s": settings.idle_timeout_s,
+        "client_requests_per_s": settings.client_requests_per_s,
         "max_connections": settings.max_connections,
         "shard_operations_max": limits.SHARD_OPERATIONS_MAX,
         "shard_bytes_max": limits.SHARD_BYTES_MAX,
@@ -199,6 +232,7 @@ class Supervisor:
         router, workers: the children to run, none of them started.
         doors: the listening sockets.
         pipes: where pipes are bound.
+        check_locks: raises ConfigError when the users or the certificates cannot be used.
         settings: the effective settings, as status shows them.
     """
 
@@ -208,11 +242,13 @@ class Supervisor:
         workers: Sequence[Worker],
         doors: listeners.Doors,
         pipes: listeners.PipesDirectory,
+        check_locks: Callable[[], None],
         settings: Mapping[str, Any],
     ) -> None:
         # Set once.
         self._doors = doors
         self._pipes = pipes
+        self._check_locks = check_locks
         self._settings = settings
         self._check = f"kio check {settings['data']}"
         self._notifier = Notifier(os.environ)
@@ -248,13 +284,13 @@ class Supervisor:
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         """Every signal becomes a byte that wakes the loop; afterwards there is nothing left to stop."""
-        for number in (*_STOP_SIGNALS, signal.SIGCHLD):
+        for number in (*_STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(self._signal_write_fd, warn_on_full_buffer=False)
         try:
             yield
         finally:
-            for number in _STOP_SIGNALS:
+            for number in (*_STOP_SIGNALS, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)
             signal.set_wakeup_fd(-1)
             os.close(self._signal_fd)
@@ -292,12 +328,25 @@ class Supervisor:
         numbers = os.read(self._signal_fd, 64)
         if signal.SIGCHLD in numbers:
             self._fleet.reap(now)
+        if signal.SIGHUP in numbers:
+            self._reload()
         for number in numbers:
             if number in _STOP_SIGNALS:
                 _log.info("kio serve: stop", signal=signal.Signals(number).name)
                 self._is_stopping = True
                 self._notifier.stopping()
                 self._fleet.stop(now)
+
+    def _reload(self) -> None:
+        """Have the router read users and certificates anew; where they cannot be used, all stays as it is."""
+        try:
+            self._check_locks()
+        except ConfigError as error:
+            _log.error("reload refused", reason=error)
+            return
+        _log.info("reload")
+        if self._fleet.router.process is not None:
+            self._fleet.router.process.post({"type": "reload"})
 
     # --- children
 

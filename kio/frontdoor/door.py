@@ -10,8 +10,8 @@ Invariants:
   * no handler blocks, and no error of one connection reaches another;
   * where there is TLS, nothing leaves a TCP port in plain text; Unix sockets are always plain.
 Ends of a connection: the peer closes; no hello, no end of the TLS handshake, or where everybody has to say who he is no
-AUTH, within HELLO_TIMEOUT_S; half a frame, or replies nobody reads, without progress for STALL_TIMEOUT_S; no request for
-idle_timeout_s; its user is gone; bytes that are not the protocol: those are answered, and the connection parts (`_part`).
+AUTH, within HELLO_TIMEOUT_S; half a frame, or replies nobody reads, without progress for STALL_TIMEOUT_S; no request
+for idle_timeout_s; its user is gone; bytes that are not the protocol: those are answered, and it parts (`_part`).
 Crash: the supervisor keeps the listening sockets, clients see their connection break.
 """
 

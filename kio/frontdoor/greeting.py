@@ -51,7 +51,7 @@ class Greeting:
         """What a hello whose map is `hello` says, and its answer.
 
         Raises:
-            BadRequest: when it is not a map with a protocol version, a client's name, and a user and a password at most.
+            BadRequest: when it is not a map with a protocol version and a client's name, or its user is no user.
             ProtocolError: when the client speaks no version that is spoken here.
         """
         try:

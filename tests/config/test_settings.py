@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from kio import config, limits
 from kio.config import CATALOGUE, Loaded, Settings, load
-from kio.daemon import unserved
 from kio.errors import ConfigError
 
 
@@ -233,18 +231,3 @@ def test_the_limits_are_the_defaults_and_the_ceilings() -> None:
     assert config.BY_NAME["max_value_bytes"].default == limits.VALUE_BYTES_MAX
     assert config.BY_NAME["max_value_bytes"].high == limits.VALUE_BYTES_CEILING
     assert config.BY_NAME["segment_mib"].high == limits.SEGMENT_MIB_MAX
-
-
-@pytest.mark.parametrize(
-    ("settings", "name"),
-    [
-        ({"users_file": "/etc/kio/users.toml"}, "users_file"),
-        ({"tls_cert_file": "a.pem", "tls_key_file": "a.pem"}, "tls_cert_file"),
-        ({"idle_timeout_s": 60}, "idle_timeout_s"),
-        ({"client_requests_per_s": 100}, "client_requests_per_s"),
-    ],
-)
-def test_a_lock_that_no_door_keeps_yet_is_refused_at_the_start(settings: dict[str, Any], name: str) -> None:
-    unserved.refuse(Settings())
-    with pytest.raises(ConfigError, match=f"{name} is set, and the doors of this version do not keep it yet"):
-        unserved.refuse(Settings(**settings))

@@ -122,7 +122,7 @@ def test_nothing_outlives_the_supervisor_and_the_same_ports_are_free_at_once():
         daemon.assert_nothing_left(2.0)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_idle_daemon_stops_in_order_and_soon(number: signal.Signals):
     with Daemon(workers=2) as daemon:
         wait_until(lambda: "kio serve: ready" in daemon.log_tail(), 5, "the ready line")
