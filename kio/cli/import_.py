@@ -1,4 +1,4 @@
-"""`kio import`: records into the daemon, from a directory tree, JSON lines or CSV.
+"""`kio import`: records into the daemon, from a directory tree, JSON lines, CSV or a live Redis.
 
 One record that cannot be read or is refused (a file too long) is told, counted and left out. A daemon that is away for
 a moment is waited for; one that takes nothing for --give-up seconds ends the import. To run it again is safe: the same
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Final, Protocol
+from typing import TYPE_CHECKING, Annotated, Final, Protocol
 
 import typer
 
@@ -18,13 +18,19 @@ from kio.cli import files, options, progress
 from kio.cli.csv_rows import CsvSource
 from kio.cli.jsonl import JsonLinesSource
 from kio.cli.loading import Loader
+from kio.cli.redis_source import RedisSource, check_database
 from kio.cli.transfer import Record, Tally, closing_line
 from kio.cli.tree_source import TreeSource
+from kio.limits import KEYSPACES
+
+if TYPE_CHECKING:
+    from kio.client import Client
 
 EXAMPLE: Final = """\
 kio import --tree ./site --prefix site/
 kio import --jsonl people.jsonl --key id
-kio import --csv people.csv --key id --prefix people:"""
+kio import --csv people.csv --key id --prefix people:
+kio import --redis redis://:PASSWORD@127.0.0.1:6379/0"""
 
 
 class Source(Protocol):
@@ -55,6 +61,20 @@ def command(
     csv: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Each row becomes a JSON object; - reads stdin.")
     ] = None,
+    redis: Annotated[
+        str | None,
+        typer.Option("--redis", metavar="URL", help="Each string key of a database: redis://, rediss:// or unix://."),
+    ] = None,
+    keyspace: Annotated[
+        int | None,
+        typer.Option(
+            "--keyspace",
+            metavar="N",
+            min=0,
+            max=KEYSPACES - 1,
+            help="Where the keys of a Redis go; else the keyspace of --url, else the number of their database.",
+        ),
+    ] = None,
     key: Annotated[
         str | None, typer.Option("--key", metavar="FIELD", help="The field or column that is the key.")
     ] = None,
@@ -69,26 +89,30 @@ def command(
     timeout: options.Timeout = options.DEFAULT_TIMEOUT_S,
     json: options.Json = False,
 ) -> int:
-    """Store many records: the files of a directory, the lines of a JSON Lines file, or the rows of a CSV file.
+    """Store many records: a directory's files, the lines of a JSON Lines file, the rows of a CSV file, a Redis's keys.
 
     From a tree only regular files are data: empty directories, owners, modes and times are not kept. From JSON lines
-    the value is the line as it stands; from CSV it is a JSON object with a text for each column. What cannot be read is
-    told and makes the exit code 1; the rest is stored.
+    the value is the line as it stands; from CSV it is a JSON object with a text for each column. From a Redis a key
+    keeps the time that it has left, and keys that hold no string are counted and left out; it needs redis-py. What
+    cannot be read is told and makes the exit code 1; the rest is stored.
     """
-    if sum(way is not None for way in (tree, jsonl, csv)) != 1:
-        raise typer.BadParameter("give one of --tree DIR, --jsonl FILE, --csv FILE")
-    if (key is None) != (tree is not None):
+    if sum(way is not None for way in (tree, jsonl, csv, redis)) != 1:
+        raise typer.BadParameter("give one of --tree DIR, --jsonl FILE, --csv FILE, --redis URL")
+    if (key is None) == (jsonl is not None or csv is not None):
         raise typer.BadParameter("--key FIELD goes with --jsonl and --csv, and they need it")
+    if keyspace is not None and redis is None:
+        raise typer.BadParameter("--keyspace goes with --redis; elsewhere the keyspace stands in --url")
     if follow and tree is None:
         raise typer.BadParameter("--follow goes with --tree")
     tally = Tally()
     with options.connect(url, timeout) as db, closing_line(tally, "imported", json=json):
         value_bytes_max = options.value_bytes_max(db)
-        with _source(tree, jsonl, csv, key or "", follow, value_bytes_max, tally) as source:
+        with _source(tree, jsonl, csv, redis, key or "", follow, timeout, value_bytes_max, tally) as source:
+            target = db if redis is None else _in_keyspace(db, url, keyspace, source)
             total = source.total() if progress.is_wanted() else None
             with progress.bar("import", total, source.unit) as bar:
                 tally.tell = bar.tell
-                _load(source, options.key_bytes(prefix), Loader(db, tally, give_up), bar)
+                _load(source, options.key_bytes(prefix), Loader(target, tally, give_up), bar)
     return tally.exit_code
 
 
@@ -99,9 +123,27 @@ def _load(source: Source, prefix: bytes, loader: Loader, bar: progress.Bar) -> N
     loader.flush()
 
 
+def _in_keyspace(db: Client, url: str, given: int | None, source: Source) -> Client:
+    """The client, in the keyspace where the keys of a Redis go."""
+    from kio.client.options import parse
+
+    assert isinstance(source, RedisSource)
+    if given is None:
+        given = parse(url).keyspace or check_database(source.database)
+    return db.with_options(keyspace=given)
+
+
 @contextmanager
 def _source(
-    tree: Path | None, jsonl: Path | None, csv: Path | None, key: str, follow: bool, value_bytes_max: int, tally: Tally
+    tree: Path | None,
+    jsonl: Path | None,
+    csv: Path | None,
+    redis: str | None,
+    key: str,
+    follow: bool,
+    timeout_s: float,
+    value_bytes_max: int,
+    tally: Tally,
 ) -> Iterator[Source]:
     if tree is not None:
         yield TreeSource(tree, follow=follow, value_bytes_max=value_bytes_max, tally=tally)
@@ -111,3 +153,6 @@ def _source(
     elif csv is not None:
         with files.source(csv) as file:
             yield CsvSource(file, str(csv), column=key, value_bytes_max=value_bytes_max, tally=tally)
+    elif redis is not None:
+        with RedisSource(redis, timeout_s=timeout_s, value_bytes_max=value_bytes_max, tally=tally) as server:
+            yield server

@@ -8,6 +8,7 @@ is printed then too, as it is after Ctrl-C.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,7 +39,8 @@ class Tally:
         records, bytes: what was moved; bytes are the values'.
         retried: records that were sent or read again after the client's own retries had run out.
         failed: records that could not be moved, each of them told.
-        skipped: what is not data: symlinks, sockets, devices.
+        skipped: what is not data: symlinks, sockets, devices, keys that hold no string.
+        kinds: of them, those whose kind is told.
     """
 
     tell: Callable[[str], None] = output.message
@@ -47,6 +49,7 @@ class Tally:
     retried: int = 0
     failed: int = 0
     skipped: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
     is_interrupted: bool = False
     _began: float = field(default_factory=time.monotonic)
 
@@ -59,6 +62,11 @@ class Tally:
         """Tell and count a record that cannot be moved."""
         self.failed += 1
         self.tell(f"{origin}: {why}")
+
+    def skip(self, kind: str) -> None:
+        """Count something that is not data, of a kind that is worth telling."""
+        self.skipped += 1
+        self.kinds[kind] += 1
 
     @property
     def exit_code(self) -> int:
@@ -79,16 +87,19 @@ class Tally:
             "retried": self.retried,
             "failed": self.failed,
             "skipped": self.skipped,
+            "skipped_kinds": dict(self.kinds),
             "interrupted": self.is_interrupted,
         }
 
     def text(self, verb: str) -> str:
         """The tally as one line: `imported 20,000 records, ...`."""
         now = self.fields()
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.kinds.most_common())
         return (
             f"{verb} {self.records:,} records, {self.bytes / MIB:,.1f} MiB in {now['seconds']:,.1f} s "
             f"({now['records_per_s']:,} records/s, {now['bytes_per_s'] / MIB:,.1f} MiB/s), "
             f"{self.retried:,} retried, {self.failed:,} failed, {self.skipped:,} skipped"
+            + (f" ({kinds})" if kinds else "")
             + (", interrupted" if self.is_interrupted else "")
         )
 
