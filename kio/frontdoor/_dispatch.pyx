@@ -46,7 +46,8 @@ from kio.frontdoor._request cimport (
     CLOSING, ENCODED, GREETING, NEW, READY, RESP, Connection, Request, request_new,
 )
 from kio.frontdoor._resp cimport (
-    RESP_DROPPED, RESP_EMPTY, RESP_FAULT, RESP_LINE, RESP_PARTIAL, RESP_WHOLE, incoming_clear, incoming_free, resp_read,
+    RESP_DROPPED, RESP_EMPTY, RESP_FAULT, RESP_LINE, RESP_PARTIAL, RESP_WHOLE, incoming_clear, incoming_drop, incoming_free,
+    resp_read,
 )
 from kio.frontdoor._resp_reply cimport STYLE_ALL_OK, STYLE_ARRAY, STYLE_BOOL, STYLE_ECHO, STYLE_OK, STYLE_SUM
 
@@ -334,7 +335,7 @@ cdef class Dispatch:
         if c.is_paused or n <= SPARED_INPUT_BYTES:
             return 0
         if c.protocol == RESP:
-            c.incoming.too_large = OVERLOADED
+            incoming_drop(&c.incoming, OVERLOADED)
             return self._parse_input(c)
         c.skip_bytes = 4 + load32(c.input.data + c.input.start) - n
         r.at = c.input.data + c.input.start + 4

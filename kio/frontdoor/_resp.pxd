@@ -5,6 +5,7 @@
 #   * nothing is allocated for what a length announces, and no byte is looked at twice, however small the pieces are in
 #     which a command comes: `Incoming` knows where it stands;
 #   * lengths are within their bounds before they are used;
+#   * where arguments stand is remembered while the command is being read, and for a few arguments only after it;
 #   * a command beyond a bound that is the daemon's own (the length of an argument, of the whole) is read to its end
 #     and dropped, piece by piece, so that the connection can go on; what is beyond RESP's own bounds is a fault, and
 #     the connection ends.
@@ -30,6 +31,8 @@ cdef enum:
     #: A header: a type, a length that is far too long already, CR and LF.
     HEADER_BYTES_MAX = 64
     ARGUMENTS_MAX = 1048576
+    #: Between commands the memory for so many places is kept.
+    KEPT_PLACES = 512
     BULK_BYTES_MAX = 536870912
     # Before a password was given.
     STRANGER_ARGUMENTS_MAX = 10
@@ -51,7 +54,15 @@ cdef inline void incoming_clear(Incoming* i) noexcept nogil:
     i.count = i.seen = 0
     i.at = i.skip = 0
     i.places.count = 0
+    if i.places.capacity > KEPT_PLACES:
+        numbers_free(&i.places)
     i.too_large = KEPT
+
+
+cdef inline void incoming_drop(Incoming* i, uint8_t too_large) noexcept nogil:
+    # The command is not wanted: what is still to come of it is only counted.
+    i.too_large = too_large
+    numbers_free(&i.places)
 
 
 cdef inline void incoming_free(Incoming* i) noexcept nogil:
@@ -170,9 +181,9 @@ cdef inline int resp_read(Incoming* i, const uint8_t* p, size_t n, uint32_t bulk
         end += 2
         if i.too_large == KEPT:
             if length > bulk_bytes_max:
-                i.too_large = too_large_bulk
+                incoming_drop(i, too_large_bulk)
             elif end + <size_t>length > bytes_max:
-                i.too_large = too_large
+                incoming_drop(i, too_large)
         if i.too_large != KEPT:
             at = end
             i.skip = <size_t>length + 2
