@@ -303,6 +303,7 @@ def test_after_connections_closed_in_any_state_nothing_is_left() -> None:
         [(b"MULTI",), (b"SET", b"a", b"1")],
         [(b"KEYS", b"*"), (b"GET", b"a")],
         [(b"MGET", b"a", b"b", b"c"), (b"STRLEN", b"a")],
+        [(b"CLIENT", b"PAUSE", b"100000"), (b"SET", b"a", b"1"), (b"SET", b"b", b"1")],
         [(b"CLIENT", b"REPLY", b"OFF"), (b"SET", b"a", b"1"), (b"ECHO", b"1")],
         [(b"QUIT",), (b"SET", b"a", b"1")],
     ],
@@ -324,6 +325,7 @@ def test_a_connection_closed_in_the_middle_of_anything_leaves_nothing(
     assert door.dispatch.requests == 0
     assert door.runner._jobs._holds.held == frozenset()
     assert not door.runner._jobs._jobs
+    assert not door.runner._kept
     assert door.unowned == []
     other = door.peer()
     door.runner.hold_back(0, is_all=False)

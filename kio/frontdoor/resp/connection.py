@@ -177,6 +177,7 @@ class ConnectionCommands:
         session.forget()
         session.user = self._runner.stranger()
         session.stranger_s = monotonic_s()
+        self._dispatch.mute(session.connection, False)
         self._dispatch.tune(session.connection, silent=False, skips_reply=False)
         self._runner.look_at(session)
         return "RESET"

@@ -97,8 +97,9 @@ class Runner:
         #: Who a connection is that has not said so; None: it has to.
         self.stranger: Callable[[], Guest | None] = Everybody
         # Changed by commands.
-        #: handle -> name of the commands that `hold_back` keeps, until it is over.
-        self._kept: list[tuple[int, int, list[bytes]]] = []
+        #: Connection -> handle and arguments of its command that `hold_back` keeps, the first one first. There is one
+        #: at most: nothing more is taken from a connection that waits.
+        self._kept: dict[int, tuple[int, list[bytes]]] = {}
         self._kept_until_s = 0.0
         self._kept_is_all = False
         #: How often each command came, and how often it failed.
@@ -153,6 +154,7 @@ class Runner:
     def closed(self, connection: int) -> None:
         """A connection went."""
         self.sessions.remove(connection)
+        self._kept.pop(connection, None)
 
     def stranger_since(self, connection: int) -> float | None:
         """Since when a connection has not said who it is, where it has to; None where it has."""
@@ -202,10 +204,10 @@ class Runner:
         subcommands.check(arguments)
         if session.user is not None:
             session.user.check(command, arguments)
-        self.calls[name] = self.calls.get(name, 0) + 1
         if self._holds_back(command):
             self._keep(handle, session, arguments)
             return
+        self.calls[name] = self.calls.get(name, 0) + 1
         if session.queued is not None and name not in _NOT_QUEUED:
             self._queue(session, arguments)
             self._answer(handle, session.version, "QUEUED")
@@ -402,11 +404,10 @@ class Runner:
             self._kept_until_s = 0.0
             for session in self.sessions:
                 self.look_at(session)
-        kept, self._kept = self._kept, []
-        for handle, connection, arguments in kept:
-            if self.sessions.get(connection) is not None:
-                self._dispatch.tune(connection, waiting=False)
-                self.command(handle, connection, arguments)
+        kept, self._kept = self._kept, {}
+        for connection, (handle, arguments) in kept.items():
+            self._dispatch.tune(connection, waiting=False)
+            self.command(handle, connection, arguments)
 
     def _holds_back(self, command: Command) -> bool:
         if self._kept_until_s <= monotonic_s() or command.name == "client":
@@ -415,7 +416,7 @@ class Runner:
 
     def _keep(self, handle: int, session: Session, arguments: list[bytes]) -> None:
         self._dispatch.tune(session.connection, waiting=True)
-        self._kept.append((handle, session.connection, arguments))
+        self._kept[session.connection] = handle, arguments
 
 
 class _Unspoiling(CommandError):
