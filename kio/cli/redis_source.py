@@ -13,12 +13,12 @@ redis-py is imported here only, and when it is needed; it comes with the extra k
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, Self
 from urllib.parse import urlsplit
 
+from kio import clock
 from kio.cli import output, progress
 from kio.cli.transfer import Record, Tally
 from kio.errors import (
@@ -29,7 +29,7 @@ from kio.errors import (
     ProtocolError,
     Timeout,
 )
-from kio.limits import KEY_BYTES_MAX, KEYSPACES
+from kio.limits import EXPIRE_AT_MS_MAX, KEY_BYTES_MAX, KEYSPACES
 
 #: Keys that one SCAN looks at.
 PAGE_KEYS: Final = 1000
@@ -130,11 +130,12 @@ class RedisSource:
 
     def _values(self, group: Sequence[_Found]) -> Iterator[Record]:
         asked = [command for found in group for command in (("GET", found.key), ("PTTL", found.key))]
-        now = time.time()
+        now_ms = clock.wall_ms()
         replies = self._pipelined(asked, is_transaction=True)
         for found, value, left_ms in zip(group, replies[::2], replies[1::2], strict=True):
             if value is not None and left_ms != _NO_KEY_MS:
-                yield Record(found.key, value, self.where, now + left_ms / 1000 if left_ms >= 0 else None)
+                expire_at = min(now_ms + left_ms, EXPIRE_AT_MS_MAX) / 1000 if left_ms >= 0 else None
+                yield Record(found.key, value, self.where, expire_at)
 
     def _pipelined(self, commands: Sequence[tuple[str, bytes]], *, is_transaction: bool) -> list[Any]:
         """The replies; None stands for that of a command which is not for a key of this type."""

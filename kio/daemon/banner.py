@@ -8,25 +8,27 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
+from urllib.parse import urlsplit
 
 from kio import __version__, config, log
+from kio.daemon.listeners import Doors
 from kio.wire import DEFAULT_PORT
 
 _log = log.Log(__name__)
 
 
-def started(
-    settings: config.Settings, url: str, http_url: str, workers: int, shards: int, placed: Sequence[int]
-) -> None:
+def started(settings: config.Settings, doors: Doors, workers: int, shards: int, placed: Sequence[int]) -> None:
     """One line of what holds, with the ports that were really bound."""
     _log.info(
         "kio serve",
         version=__version__,
         pid=os.getpid(),
         data=settings.data,
-        url=url,
-        http=http_url,
+        url=doors.url,
+        resp=doors.resp_url,
+        http=doors.http_url,
         socket=settings.socket or None,
+        resp_socket=settings.resp_socket or None,
         workers=workers,
         shards=shards,
         cpus=",".join(map(str, placed)),
@@ -37,16 +39,17 @@ def started(
     )
 
 
-def ready(url: str, shards: int, down: Sequence[int], took_s: float, check: str) -> None:
+def ready(doors: Doors, shards: int, down: Sequence[int], took_s: float, check: str) -> None:
     """All shards serve, or, where some could not be opened, which do not and which command (`check`) tells why."""
     took_ms = round(took_s * 1000)
+    url = doors.url
     if down:
         shown = ",".join(map(str, down))
         _log.error("kio serve: ready in part", url=url, shards=shards, down=shown, took_ms=took_ms, run=check)
         return
     _log.info("kio serve: ready", url=url, shards=shards, took_ms=took_ms)
     if is_for_a_person(sys.stderr, os.environ):
-        sys.stderr.write(hints(url, program()))
+        sys.stderr.write(hints(url, doors.ports["resp"], program()))
 
 
 def is_for_a_person(stream: TextIO, environ: Mapping[str, str]) -> bool:
@@ -66,8 +69,17 @@ def program() -> str:
         return str(beside)
 
 
-def hints(url: str, kio: str) -> str:
-    """Commands that work against the daemon at `url`."""
+def hints(url: str, resp_port: int | str | None, kio: str) -> str:
+    """Commands that work against the daemon at `url`, one of them with a Redis's tool at its other port."""
     option = "" if url == f"kio://127.0.0.1:{DEFAULT_PORT}" else f" --url {url}"
-    commands = ("set greeting hello", "get greeting", "import --tree /usr/share/doc", "count", "status")
-    return "try, in another terminal:\n" + "".join(f"  {kio} {command}{option}\n" for command in commands)
+    host = urlsplit(url).hostname
+    where = f"-p {resp_port}" if host == "127.0.0.1" else f"-h {host} -p {resp_port}"
+    commands = (
+        f"{kio} set greeting hello{option}",
+        f"{kio} get greeting{option}",
+        f"redis-cli {where} GET greeting",
+        f"{kio} import --tree /usr/share/doc{option}",
+        f"{kio} count{option}",
+        f"{kio} status{option}",
+    )
+    return "try, in another terminal:\n" + "".join(f"  {command}\n" for command in commands)

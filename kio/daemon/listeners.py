@@ -120,7 +120,7 @@ class Doors:
         resp, resp_unix: the same, for those of Redis.
         http: for the operator, served by the supervisor.
         ports: which TCP ports they are, and the path.
-        url, http_url: how to name them to a client.
+        url, resp_url, http_url: how to name them to a client.
     """
 
     native: socket.socket
@@ -130,6 +130,7 @@ class Doors:
     resp_unix: socket.socket | None
     ports: Mapping[str, int | str | None]
     url: str
+    resp_url: str
     http_url: str
 
     @classmethod
@@ -156,7 +157,8 @@ class Doors:
                 "resp_socket": settings.resp_socket or None,
             }
             url, http_url = f"{scheme}://{host}:{native_port}", f"http://{admin_host}:{http_port}"
-            yield cls(native, http, unix, resp, resp_unix, ports, url, http_url)
+            resp_url = f"{'rediss' if scheme == 'kios' else 'redis'}://{host}:{ports['resp']}"
+            yield cls(native, http, unix, resp, resp_unix, ports, url, resp_url, http_url)
 
     @property
     def inherited(self) -> list[dict[str, Any]]:

@@ -108,7 +108,7 @@ def serve(loaded: config.Loaded) -> int:
             {name: os.fspath(value) if isinstance(value, Path) else value for name, value in settings.items()},
         )
         stack.enter_context(_announced(pipes.path / "daemon.json", doors))
-        banner.started(settings, doors.url, doors.http_url, workers, directory.shards, placed)
+        banner.started(settings, doors, workers, directory.shards, placed)
         return supervisor.run()
 
 
@@ -400,4 +400,4 @@ class Supervisor:
             return
         self._is_ready = True
         self._notifier.ready(status)
-        banner.ready(self._doors.url, shards, down, monotonic_s() - self._started_at, self._check)
+        banner.ready(self._doors, shards, down, monotonic_s() - self._started_at, self._check)

@@ -36,7 +36,11 @@ def test_port_0_is_told_as_the_port_that_was_bound(tmp_path: Path):
         assert doors.url == f"kio://127.0.0.1:{port}"
         assert doors.ports["native"] == port
         assert doors.http_url == f"http://127.0.0.1:{doors.ports['http']}"
-        assert doors.inherited == [{"fd": doors.native.fileno(), "kind": "tcp"}]
+        assert doors.resp_url == f"redis://127.0.0.1:{doors.ports['resp']}"
+        assert doors.inherited == [
+            {"fd": doors.native.fileno(), "kind": "tcp", "protocol": "native"},
+            {"fd": doors.resp.fileno(), "kind": "tcp", "protocol": "resp"},
+        ]
         with socket.create_connection(("127.0.0.1", port), timeout=5):
             pass
 
@@ -53,7 +57,7 @@ def test_the_unix_socket_is_its_owners_alone_and_is_gone_afterwards(tmp_path: Pa
     path = tmp_path / "kio.sock"
     with Doors.opened(settings(tmp_path, socket=str(path))) as doors:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert [door["kind"] for door in doors.inherited] == ["tcp", "unix"]
+        assert [door["kind"] for door in doors.inherited] == ["tcp", "unix", "tcp"]
     assert not path.exists()
 
 

@@ -14,7 +14,8 @@ from tests.cluster.daemon import ROOT
 from tests.docs import blocks
 
 DOCUMENTS = {
-    name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CHANGELOG.md", "deploy/README.md")
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "CHANGELOG.md", "deploy/README.md", "deploy/redis.md")
 }
 README, CHANGELOG = DOCUMENTS["README.md"], DOCUMENTS["CHANGELOG.md"]
 #: Targets of the Makefile that .ci/run does not name, and the test that it runs instead.
