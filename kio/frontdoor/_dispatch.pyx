@@ -15,6 +15,7 @@ encoding of frames (_native.pxd), what becomes of a request between its frame an
 as `now_ms`, CLOCK_MONOTONIC in milliseconds.
 """
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
@@ -83,6 +84,8 @@ def live_allocations() -> tuple:
     return live_blocks, live_bytes
 
 
+# It is part of a cycle with its `commands`, and needs what it refers to until its end.
+@cython.no_gc_clear
 cdef class Dispatch:
     """The state of one front door.
 

@@ -9,7 +9,7 @@ door.is_holding = True              batches are kept in `door.held` until `door.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgpack
@@ -17,7 +17,7 @@ import msgpack
 from kio import opbatch, wire
 from kio.commands.functions import REGISTER
 from kio.commands.state import Removed, State
-from kio.errors import KioError
+from kio.errors import KioError, NotAuthenticated
 from kio.frontdoor._dispatch import Dispatch
 from kio.frontdoor.events import Dropped, Event, Gathered, Refused
 from kio.frontdoor.resp.connection import ConnectionCommands
@@ -101,8 +101,10 @@ class RespDoor:
         self.unowned: list[Event] = []
         self.peers: dict[int, RespPeer] = {}
 
-    def _authenticate(self, session: Session, name: str, password: bytes) -> Guest | None:
-        return Everybody() if password == b"secret" else None
+    def _authenticate(
+        self, session: Session, name: str, password: bytes, told: Callable[[Guest | KioError], None]
+    ) -> None:
+        told(Everybody() if password == b"secret" else NotAuthenticated())
 
     def peer(self) -> RespPeer:
         """A new connection."""
