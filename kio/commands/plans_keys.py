@@ -8,6 +8,7 @@ from kio.commands import ops
 from kio.commands.arguments import NOT_AN_INTEGER, check_keys, integer, syntax_error
 from kio.commands.ops import Plan
 from kio.commands.replies import OK, CommandError, Context
+from kio.hashing import hash_tag
 
 _SAME: Final = "ERR source and destination objects are the same"
 _NO_SUCH_KEY: Final = "ERR no such key"
@@ -56,7 +57,7 @@ def rename(args: list[bytes], context: Context) -> Plan:
     if entry is None:
         raise CommandError(_NO_SUCH_KEY)
     if source != target:
-        yield [ops.set(target, entry.value, expire_at_ms=entry.expire_at_ms), ops.delete(source)]
+        yield from _carry(entry, source, target)
     return OK
 
 
@@ -68,8 +69,22 @@ def renamenx(args: list[bytes], context: Context) -> Plan:
         raise CommandError(_NO_SUCH_KEY)
     if is_taken:
         return 0
-    yield [ops.set(target, entry.value, expire_at_ms=entry.expire_at_ms), ops.delete(source)]
+    yield from _carry(entry, source, target)
     return 1
+
+
+def _carry(entry: ops.Entry, source: bytes, target: bytes, keyspace: int | None = None) -> Plan:
+    """Store a value under its new key, in another keyspace where one is given, and remove the old one.
+
+    In one shard that is one atomic batch. Where the shards may be two, the removal waits until the write is done: where
+    that is refused (a full disk) nothing is gone, and a crash in between leaves both keys.
+    """
+    write = ops.set(target, entry.value, expire_at_ms=entry.expire_at_ms, keyspace=keyspace)
+    if keyspace is None and hash_tag(source) == hash_tag(target):
+        yield [write, ops.delete(source)]
+        return
+    yield [write]
+    yield [ops.delete(source)]
 
 
 def copy(args: list[bytes], context: Context) -> Plan:
@@ -104,5 +119,5 @@ def move(args: list[bytes], context: Context) -> Plan:
     entry, is_taken = yield [ops.get_entry(key), ops.exists(key, keyspace)]
     if entry is None or is_taken:
         return 0
-    yield [ops.set(key, entry.value, expire_at_ms=entry.expire_at_ms, keyspace=keyspace), ops.delete(key)]
+    yield from _carry(entry, key, key, keyspace)
     return 1

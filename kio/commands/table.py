@@ -34,8 +34,9 @@ class Command(NamedTuple):
     summary: str
     #: None: the front door does it itself.
     run: Implementation | None
-    #: How often its plan yields: 2 where it needs answers first. The shards of its first moment's operations (all of
-    #: them where one asks all) then do nothing for others until it is done; later moments have no other keys.
+    #: How often its plan yields at most: 2 or more where it needs answers first. The shards of its first moment's
+    #: operations (all of them where one asks all) then do nothing for others until it is done; later moments have no
+    #: other keys.
     #: 0: as often as it likes, and nothing is held.
     moments: int = 1
 
@@ -134,7 +135,7 @@ _KEYS: Final = (
     _command("exists", -2, _READ, _ALL, "generic", "How many of the keys are there.", keys.exists),
     _command("touch", -2, _READ, _ALL, "generic", "How many of the keys are there.", keys.exists),
     _command("type", 2, _READ, _ONE, "generic", "What a key holds.", keys.type_),
-    _command("rename", 3, "write", _TWO, "generic", "Give a value another key.", keys.rename, moments=2),
+    _command("rename", 3, "write", _TWO, "generic", "Give a value another key.", keys.rename, moments=3),
     _command(
         "renamenx",
         3,
@@ -143,10 +144,10 @@ _KEYS: Final = (
         "generic",
         "Give a value another key if that is absent.",
         keys.renamenx,
-        moments=2,
+        moments=3,
     ),
     _command("copy", -3, _SLOW_WRITE, _TWO, "generic", "Store a value under another key too.", keys.copy, moments=2),
-    _command("move", 3, "write fast", _ONE, "generic", "Take a key to another keyspace.", keys.move, moments=2),
+    _command("move", 3, "write fast", _ONE, "generic", "Take a key to another keyspace.", keys.move, moments=3),
     _command("expire", -3, "write fast", _ONE, "generic", "Let a key expire in some seconds.", expiry.expire),
     _command("pexpire", -3, "write fast", _ONE, "generic", "Let a key expire in some milliseconds.", expiry.expire),
     _command("expireat", -3, "write fast", _ONE, "generic", "Let a key expire at a time in seconds.", expiry.expire),

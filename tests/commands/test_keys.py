@@ -8,11 +8,12 @@ import pytest
 
 from kio import wire
 from kio.commands.functions import REGISTER
+from kio.commands.ops import Operation
 from kio.commands.state import REMOVED, Outcome, State
-from kio.errors import BadRequest
+from kio.errors import BadRequest, DiskFull
 from kio.limits import EXPIRE_AT_MS_MAX, KEYSPACES, TTL_MS_MAX
 from tests.commands.real_server import RealServer
-from tests.commands.shard_model import Refused, ShardModel
+from tests.commands.shard_model import Answer, Refused, ShardModel
 
 NOW = 1_800_000_000_000
 
@@ -287,3 +288,34 @@ def test_keys_are_gathered_page_by_page(kio: ShardModel, monkeypatch: pytest.Mon
     keys = filled(kio, 300)
     assert sorted(kio("KEYS", "*")) == sorted(keys)
     assert len(kio.moments) > 5
+
+
+@pytest.mark.parametrize(
+    "words", [("RENAME", "a", "b"), ("RENAMENX", "a", "b"), ("MOVE", "a", 1)], ids=lambda words: words[0]
+)
+def test_what_cannot_be_written_under_its_new_key_stays_under_the_old(
+    kio: ShardModel, monkeypatch: pytest.MonkeyPatch, words: tuple[str | int, ...]
+) -> None:
+    kio("SET", "a", "v")
+    apply = ShardModel._apply
+
+    def full(model: ShardModel, operation: Operation, keyspace: int) -> Answer:
+        if operation.op == wire.OP_SET:
+            raise DiskFull
+        return apply(model, operation, keyspace)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ShardModel, "_apply", full)
+        with pytest.raises(Refused, match="MISCONF"):
+            kio(*words)
+    assert kio("GET", "a") == b"v"
+    assert kio(*words) in ("OK", 1)
+    assert kio("EXISTS", "a") == 0
+
+
+def test_keys_of_one_tag_are_renamed_in_one_moment_as_a_shard_makes_it_atomic(kio: ShardModel) -> None:
+    kio("MSET", "{t}:a", "v", "a", "v")
+    kio("RENAME", "{t}:a", "{t}:b")
+    assert [len(moment) for moment in kio.moments] == [2, 2]
+    kio("RENAME", "a", "b")
+    assert [len(moment) for moment in kio.moments] == [2, 1, 1]
