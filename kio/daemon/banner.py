@@ -74,6 +74,7 @@ def hints(url: str, resp_port: int | str | None, kio: str) -> str:
     option = "" if url == f"kio://127.0.0.1:{DEFAULT_PORT}" else f" --url {url}"
     host = urlsplit(url).hostname
     where = f"-p {resp_port}" if host == "127.0.0.1" else f"-h {host} -p {resp_port}"
+    where += " --tls" if url.startswith("kios:") else ""
     commands = (
         f"{kio} set greeting hello{option}",
         f"{kio} get greeting{option}",
