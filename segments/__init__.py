@@ -23,6 +23,7 @@ files; never starts a thread: what may take long is handed out as a Job for some
     checkpoint.py  the checkpoint file                        checkpointing.py  when and how one is taken
     compaction.py  when a shard is compacted                  victims.py    which of its segments
     rewrite.py     one compaction, step by step               copying.py    its jobs
+    purging.py     what was cleared leaves the KeyDir
     options.py     what may be set                            maintenance.py  slices beside serving
     repair*.py     the ways out of what check finds           salvage*.py   what still reads of what is damaged
     the kernel:    _keydir.pyx the index, _engine.pyx batches, _hints.pyx scanning and rebuilding,

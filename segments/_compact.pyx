@@ -1,7 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """What compaction does record by record: which records of a segment survive, and their copies.
 
-    Survivors.mark          the store's thread, in slices: a put is live when its KeyDir word names exactly this record
+    Survivors.mark          the store's thread, in slices: a put is live when its KeyDir word names exactly this record, and
+                            was not cleared: then the word is removed
     Survivors.mark_hiders   a helper thread, in pieces: the records without a word that must stay (rule 3)
     Survivors.copy          a helper thread, in pieces: the marked records, verified, as bytes for another segment
 
@@ -23,7 +24,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
-from kio.segments._engine cimport Engine
+from kio.segments._engine cimport Engine, is_below_floor, purge_word
 from kio.segments._format cimport (
     FLAG_BATCH_OPEN, FLAG_COLLIDES, FLAG_EXPIRY, FLAG_HIDES, HINT_BYTES, KIND_MASK, KIND_PUT, KIND_TOMBSTONE, RECORD_HEADER,
     Hint, Record, key_offset, record_bytes,
@@ -128,13 +129,20 @@ cdef class Survivors:
         """
         cdef Hint* h
         cdef uint8_t kind
+        cdef uint32_t page
         cdef uint64_t word
+        cdef int64_t at
         while self.walk.at < self.walk.count and budget:
             h = hint_at(&self.walk)
             kind = h.kind & KIND_MASK
             if kind == KIND_PUT:
                 word = make_word(<uint32_t>(h.order >> 35) & 0xFFFFF, self.slot, <uint64_t>h.offset << 3)
-                if engine.keydir.find_word(<uint32_t>(h.order >> 55), word) >= 0:
+                page = <uint32_t>(h.order >> 55)
+                at = engine.keydir.find_word(page, word)
+                if at >= 0 and engine.has_floors and is_below_floor(engine, h.keyspace, h.epoch, h.lsn):
+                    purge_word(engine, page, <uint32_t>at, h.units << 3)
+                    at = -1
+                if at >= 0:
                     self._set(h, False)
                     self.live_records += 1
                     self.live_bytes += <int64_t>h.units << 3

@@ -2,12 +2,13 @@
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport realloc
+from libc.string cimport memset
 
 from kio._opbatch cimport Operation
 from kio.segments._expiries cimport ExpiryList, ExpiryQueue
-from kio.segments._format cimport EXPIRY_BYTES, FLAG_EXPIRY, HINT_BYTES, RECORD_HEADER, Record
+from kio.segments._format cimport EXPIRY_BYTES, FLAG_EXPIRY, HINT_BYTES, RECORD_HEADER, Record, record_bytes
 from kio.segments._keydir cimport KeyDir, word_slot
-from kio.segments._native cimport kio_guarded_copy
+from kio.segments._native cimport kio_guarded_copy, kio_guarded_header
 
 cdef enum:
     SLOTS = 65536
@@ -147,6 +148,13 @@ cdef class Engine:
     # keys that were absent and came, by their hashes: how many in all when the last of them did (version of an absent key)
     cdef uint64_t arrivals
     cdef uint64_t arrived_at[ARRIVAL_WORDS]
+    # the floors (_purge.pyx): a record of the keyspace at or below its floor was cleared, and its word is not counted
+    cdef readonly bint has_floors           # a keyspace has one: the KeyDir may hold words of cleared records
+    cdef uint32_t floor_epoch[256]          # 0 where it has none
+    cdef uint64_t floor_lsn[256]
+    cdef uint32_t purge_page, purge_tag     # where the walk goes on,
+    cdef uint32_t purge_left                # and how many pages it has yet to come to the end of
+    cdef readonly int64_t purged            # words that were removed because their records had been cleared
     # a bit for each hash of a tombstone that is not durable: [0] appended since the sync under way began, [1] covered by it
     cdef uint64_t fresh[2][FRESH_WORDS]
 
@@ -157,6 +165,7 @@ cdef class Engine:
     cdef const uint8_t* address(self, uint64_t word, uint64_t* room) noexcept nogil
     cdef bint _is_intact(self, const uint8_t* record, uint64_t room, uint32_t slot) noexcept nogil
     cdef int _locate(self, const Operation* op, const uint8_t* key, Found* f) noexcept nogil
+    cdef bint _purge_found(self, const Found* f, uint64_t word) noexcept nogil
     cdef int _run(self, uint32_t now_ms) except -1 nogil
     cdef int _execute(self, uint32_t i, uint32_t now_ms) except -1 nogil
     cdef void _prefetch(self, uint32_t start, uint32_t stop) noexcept nogil
@@ -236,11 +245,11 @@ cdef inline void remove_word(Engine engine, uint32_t page, uint32_t at, uint32_t
     count(engine, page, keyspace, -1)
     engine.keydir.remove_at(page, at)
 
-cdef inline void blank_word(Engine engine, uint32_t page, uint32_t at, uint32_t length, uint8_t keyspace) noexcept nogil:
-    # For many words of a page at once: it must be put in order with KeyDir.close_gaps before it is used again.
+cdef inline void purge_word(Engine engine, uint32_t page, uint32_t at, uint32_t length) noexcept nogil:
+    # The word of a cleared record: its key was taken out of the count by the clear.
     account(engine, page, engine.keydir.pages[page].words[at], -<int64_t>length)
-    count(engine, page, keyspace, -1)
-    engine.keydir.pages[page].words[at] = 0
+    engine.keydir.remove_at(page, at)
+    engine.purged += 1
 
 cdef inline void forget_words(Engine engine) noexcept nogil:
     # All of them, and the memory they stood in.
@@ -250,3 +259,25 @@ cdef inline void forget_words(Engine engine) noexcept nogil:
         engine.segments[i].live_bytes = 0
     for i in range(256):
         engine.keys[i] = 0
+    drop_floors(engine)
+
+cdef inline void drop_floors(Engine engine) noexcept nogil:
+    # No word of a cleared record is left.
+    engine.has_floors = False
+    engine.purge_left = 0
+    memset(engine.floor_epoch, 0, sizeof(engine.floor_epoch))
+    memset(engine.floor_lsn, 0, sizeof(engine.floor_lsn))
+
+
+# ---- whether a record was cleared; to be asked only where `has_floors` ----
+
+cdef inline bint is_below_floor(Engine engine, uint8_t keyspace, uint32_t epoch, uint64_t lsn) noexcept nogil:
+    return epoch < engine.floor_epoch[keyspace] or (epoch == engine.floor_epoch[keyspace] and lsn <= engine.floor_lsn[keyspace])
+
+cdef inline uint32_t cleared_bytes(Engine engine, const uint8_t* record, uint64_t room) noexcept nogil:
+    # The length of a record that was cleared; 0 where it was not. Its header alone tells: a record that is damaged
+    # elsewhere is cleared as well, and nobody misses it.
+    cdef Record header
+    if kio_guarded_header(&header, record, room) == 1 and is_below_floor(engine, header.keyspace, header.epoch, header.lsn):
+        return <uint32_t>record_bytes(&header)
+    return 0

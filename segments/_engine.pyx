@@ -13,6 +13,8 @@ Invariants
   * Below `suspect_lsn` a record whose key nobody can read was lost (recovery.py): whatever it may hide is answered Corrupt.
   * Records never take the room that the end of their segment needs (sealing.py): a full disk cannot keep it from being sealed.
   * Between two commits (`wrote`) every change of the KeyDir stands in the undo list, so that a failed write leaves no trace.
+    The word of a cleared record may go at any time: it is nobody's, and no undo brings it back.
+  * A record at or below its keyspace's floor is absent (`cleared`): nothing but the purge ever sees one (_purge.pyx).
   * With `parks`, what is not durable yet is visible only in the parked replies: writes, reads of records above
     `durable_lsn`, and misses that a fresh tombstone may have caused.
 
@@ -456,12 +458,19 @@ cdef class Engine:
         end_record(self)
         return True
 
-    def forget_all(self):
-        """Empty the KeyDir and give its memory back: every key was in the keyspace that is cleared."""
-        forget_words(self)
-
     def cleared(self, uint8_t keyspace):
-        """A clear record was written, and the words of its keyspace were removed, except those whose records are damaged."""
+        """A clear record was written, and nothing was staged since: from now on no record before it counts. Cost: O(1).
+
+        Where no other keyspace holds a key, the KeyDir is emptied, and its memory given back. Otherwise the words stay:
+        they are below the keyspace's floor, and `purge` (_purge.pyx) has to walk over the whole KeyDir.
+        """
+        if self.keys[keyspace] == self.count_keys():
+            forget_words(self)
+        elif self.keys[keyspace]:
+            self.floor_epoch[keyspace], self.floor_lsn[keyspace] = self.epoch, self.lsn
+            self.has_floors = True
+            # A page that the walk is in the middle of is walked to its end, and once more.
+            self.purge_left = PAGES + (self.purge_tag != 0)
         self.keys[keyspace] = 0
         self.is_shadow_void = True
         # Until the clear record is durable, it may be why any key is absent.
@@ -499,6 +508,12 @@ cdef class Engine:
             if word == 0 or word_tag(word) != tag:
                 return answer
             f.record = self.address(word, &f.room)
+            if self.has_floors and self._purge_found(f, word):
+                # What stood behind it has moved up, and maybe the page.
+                f.at = first_of(page, tag)
+                f.collides = False
+                answer = NOT_THERE
+                continue
             if kio_guarded_peek(&f.header, f.record, f.room, key, op.key_length, op.keyspace) == 1:
                 if f.header.kind & KIND_MASK == KIND_PUT:
                     f.word = word
@@ -509,6 +524,13 @@ cdef class Engine:
                 answer = UNKNOWN
             f.collides = True
             f.at += 1
+
+    cdef bint _purge_found(self, const Found* f, uint64_t word) noexcept nogil:
+        """Remove the word that was come upon, if its record was cleared."""
+        cdef uint32_t length = cleared_bytes(self, f.record, f.room)
+        if length:
+            purge_word(self, f.page, f.at, length)
+        return length != 0
 
     cdef int _run(self, uint32_t now_ms) except -1 nogil:
         cdef uint32_t stop, i

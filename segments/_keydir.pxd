@@ -64,7 +64,6 @@ cdef class KeyDir:
 
     cdef int insert(self, uint32_t page, uint64_t word) except -1 nogil
     cdef void remove_at(self, uint32_t page, uint32_t at) noexcept nogil
-    cdef void close_gaps(self, uint32_t page, uint32_t removed) noexcept nogil
     cdef int64_t find_word(self, uint32_t page, uint64_t word) noexcept nogil
     cdef int fill(self, uint32_t page, const uint64_t* words, uint32_t count) except -1 nogil
     cdef int _spread(self, Page* page, uint32_t slots) except -1 nogil

@@ -187,13 +187,6 @@ cdef class KeyDir:
         if page.slots > 4 * STEP and page.used < page.homes // 3:
             self._spread(page, _round(<uint64_t>page.used * 2 + SLACK))
 
-    cdef void close_gaps(self, uint32_t number, uint32_t removed) noexcept nogil:
-        """Put a page in order again after the caller has set `removed` of its words to 0."""
-        cdef Page* page = &self.pages[number]
-        page.used -= removed
-        self.used -= removed
-        self._arrange(page, page.slots, page.homes)
-
     cdef int64_t find_word(self, uint32_t number, uint64_t word) noexcept nogil:
         """The place of exactly this word, or -1."""
         cdef Page* page = &self.pages[number]

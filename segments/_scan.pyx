@@ -1,6 +1,6 @@
-"""Scanning: pages of keys in the order of the KeyDir, and the removal of one keyspace's words.
+"""Scanning: pages of keys in the order of the KeyDir.
 
-Both walk the KeyDir instead of looking up keys, and read every record they pass. Cursors are positions in the order of
+A scan walks the KeyDir instead of looking up keys, and reads every record it passes. Cursors are positions in the order of
 (page, tag), which no growth, overwrite or restart changes: so a key that stays is returned exactly once, and no state is
 kept between pages. A tag's words are never parted by a page's end.
 """
@@ -10,7 +10,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memset
 
-from kio.segments._engine cimport Buffer, Engine, blank_word, expiry_of, has_expired, reserve
+from kio.segments._engine cimport Buffer, Engine, cleared_bytes, expiry_of, has_expired, reserve
 from kio.segments._format cimport FLAG_EXPIRY, Record, key_offset, record_bytes
 from kio.segments._keydir cimport PAGES, TAG_BITS, Page, first_of, word_offset, word_slot, word_tag
 from kio.segments._native cimport kio_guarded_copy, kio_guarded_header, kio_guarded_read, kio_prefetch, setup
@@ -111,6 +111,8 @@ cdef int _take(Engine engine, uint64_t word, uint8_t what, const uint8_t* prefix
     cdef size_t before = out.size
     if kio_guarded_header(&header, record, room) != 1:
         return _raise_corrupt(engine, word)
+    if engine.has_floors and cleared_bytes(engine, record, room):
+        return 0
     if header.lsn > engine.served_lsn_max:
         with gil:
             raise errors.ShardReadOnly("a key on this page was lost by a failed sync")
@@ -174,29 +176,3 @@ cdef int _raise_corrupt(Engine engine, uint64_t word) except -1 nogil:
     with gil:
         raise errors.Corrupt(f"segment {engine.segments[word_slot(word)].id} of shard {engine.shard} is corrupt at offset "
                              f"{word_offset(word)}; run \"kio check --shard {engine.shard}\"")
-
-
-def remove_keyspace(Engine engine, uint8_t keyspace):
-    """Remove the words of one keyspace's keys from the KeyDir, without the GIL. Cost: a look at every record's header."""
-    with nogil:
-        _remove_keyspace(engine, keyspace)
-
-
-cdef void _remove_keyspace(Engine engine, uint8_t keyspace) noexcept nogil:
-    cdef uint32_t p, at, removed
-    cdef Page* page
-    cdef Record header
-    cdef uint64_t room
-    cdef const uint8_t* record
-    for p in range(PAGES):
-        page = &engine.keydir.pages[p]
-        removed = 0
-        for at in range(page.slots):
-            if page.words[at] == 0:
-                continue
-            record = engine.address(page.words[at], &room)
-            if kio_guarded_header(&header, record, room) == 1 and header.keyspace == keyspace:
-                blank_word(engine, p, at, <uint32_t>record_bytes(&header), keyspace)
-                removed += 1
-        if removed:
-            engine.keydir.close_gaps(p, removed)

@@ -3,7 +3,8 @@
 
 An entry of a list of expiries (_expiries.pyx) names a word: page, tag, segment and offset. Where the KeyDir still holds
 exactly that word, its record is the newest of its key, and has expired. Where it does not, the record was overwritten,
-deleted or moved, and there is nothing to do. No record is read, and no key is needed.
+deleted or moved, and there is nothing to do. No key is needed, and no record is read, but while some may have been cleared:
+their keys are not counted any more.
 
 A KeyDir page that loses words shrinks by itself only when it is nearly empty (_keydir.pyx). Where many keys expire at once,
 `trim` gives back what they took.
@@ -12,7 +13,7 @@ A KeyDir page that loses words shrinks by itself only when it is nearly empty (_
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-from kio.segments._engine cimport Engine, remove_word
+from kio.segments._engine cimport Engine, cleared_bytes, purge_word, remove_word
 from kio.segments._expiries cimport Expiries
 from kio.segments._format cimport Expiry, Record
 from kio.segments._keydir cimport PAGES, SLACK, Page, home_of, make_word
@@ -85,8 +86,15 @@ cdef inline uint64_t _word(const Expiry* e, uint32_t slot) noexcept nogil:
 cdef void _remove(Engine engine, uint32_t slot, const Expiry* e) noexcept nogil:
     cdef uint32_t page = e.order_high >> 23
     cdef int64_t at = engine.keydir.find_word(page, _word(e, slot))
+    cdef uint64_t room
+    cdef const uint8_t* record
     if at < 0:
         return
+    if engine.has_floors:
+        record = engine.address(_word(e, slot), &room)
+        if cleared_bytes(engine, record, room):
+            purge_word(engine, page, <uint32_t>at, e.units << 3)
+            return
     remove_word(engine, page, <uint32_t>at, e.units << 3, e.keyspace)
     engine.expired += 1
     engine.expired_ms = max(engine.expired_ms, e.at)

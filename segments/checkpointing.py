@@ -10,7 +10,9 @@ Invariants:
   * while one is under way no compaction is (maintenance.py): so what a later compaction installs was decided with a
     KeyDir that is at least as new as every page;
   * none is taken of a shard that has lost records, or of one that waits for room on a full disk, and one during which
-    a keyspace was cleared is given up.
+    a keyspace was cleared is given up;
+  * none is taken before the words of cleared records are gone (purging.py): a checkpoint that is newer than a clear is
+    believed without a look at what was cleared.
 Crash: a file that the manifest does not name is removed by recovery; until the edit is durable the last one holds.
 """
 
@@ -126,6 +128,8 @@ class Checkpointer:
     def plan(self, now_s: float) -> Activity | None:
         """A checkpoint, when one is due."""
         engine = self._engine
+        if engine.has_floors:
+            return None
         if not self._may_take():
             self._is_asked = False
             return None
@@ -149,7 +153,7 @@ class Checkpointer:
 
         What the disk refuses of it costs the next start some time, and no more.
         """
-        if not self._may_take():
+        if self._engine.has_floors or not self._may_take():
             return
         try:
             for step in self._steps(monotonic_s()):

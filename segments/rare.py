@@ -136,10 +136,6 @@ class RareOperations:
         if not self._write_staged():
             return
         removed = engine.count_keys(keyspace)
-        if removed == engine.count_keys():
-            engine.forget_all()
-        else:
-            _scan.remove_keyspace(engine, keyspace)
         engine.cleared(keyspace)
         engine.reply(opbatch.NUMBER, _I64.pack(removed))
         engine.wrote()

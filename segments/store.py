@@ -35,6 +35,7 @@ from kio.segments.maintenance import Maintenance, Planner
 from kio.segments.manifest import Manifest
 from kio.segments.opening import fill_keydir
 from kio.segments.options import StoreOptions
+from kio.segments.purging import Purger
 from kio.segments.rare import RareOperations
 from kio.segments.recovery import Recovery
 from kio.segments.reserve import is_full
@@ -109,6 +110,7 @@ class Store:
             )
             self._clock = clock(self._manifest.state.clock_ms)
             self._sweeper = Sweeper(self._log, self._engine, self._manifest, self._clock, self._chain.segments)
+            self._purger = Purger(self._log, self._engine)
             self._checkpointer = Checkpointer(
                 disk,
                 path,
@@ -359,7 +361,8 @@ class Store:
             # Keys still expire, unless some are lost anyway; nothing is written.
             return self._engine.served_lsn_max >= self.lsn and self._sweeper.slice(now_s)
         is_sweeping = self._sweeper.slice(now_s)
-        return self._maintenance.slice(now_s) or is_sweeping
+        is_purging = self._purger.slice()
+        return self._maintenance.slice(now_s) or is_sweeping or is_purging
 
     def _note(self, failure: str | None) -> None:
         if failure is not None:
@@ -419,6 +422,7 @@ class Store:
             self._maintenance.stop()
             self._note(self._chain.finish_running())
             if not self._read_only_reason and self._chain.seal_all() is None:
+                self._purger.finish()
                 self._checkpointer.take()
                 self._manifest.append(
                     {"t": "clock", "ms": self._clock.now_ms()},

@@ -71,6 +71,14 @@ class OperationsModel:
         """Forget what has expired."""
         self.records = {key: held for key, held in self.records.items() if self.held(key) is not None}
 
+    def clear(self, keyspace: int) -> int:
+        """Forget a keyspace; how many records it had, those that have expired included."""
+        cleared = [key for key in self.records if key[0] == keyspace]
+        for key in cleared:
+            del self.records[key]
+        self.lsn += 1
+        return len(cleared)
+
     def visible(self, keyspace: int) -> dict[bytes, bytes]:
         """What a scan of the keyspace gives."""
         found = {key: self.held((space, key)) for space, key in self.records if space == keyspace}

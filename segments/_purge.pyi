@@ -1,0 +1,3 @@
+from kio.segments._engine import Engine
+
+def purge(engine: Engine, budget_us: int, words_max: int) -> int: ...
