@@ -310,7 +310,7 @@ cdef inline void gather_key(Gather* g, Request* r, uint32_t position, uint8_t ke
 cdef inline bint gather_has_token(Gather* g, Connection* c) noexcept nogil:
     # Whether a connection may make a request now. Tokens come by the millisecond; a second's worth is kept at most.
     cdef uint64_t passed = g.now_ms - c.tokens_at
-    if passed:
+    if g.now_ms > c.tokens_at:
         c.tokens = (c.tokens if c.tokens > 0 else 0) + <int64_t>(passed if passed < 1000 else 1000) * g.requests_per_s
         c.tokens = c.tokens if c.tokens < <int64_t>TOKEN * g.requests_per_s else <int64_t>TOKEN * g.requests_per_s
         c.tokens_at = g.now_ms

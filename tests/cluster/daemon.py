@@ -121,7 +121,7 @@ class Daemon:
         self.shards = shards
         self.sync = sync
         self.flags = list(flags)
-        #: kio://HOST:PORT; the port is any free one at first and the same after each restart.
+        #: kio://HOST:PORT, kios: where there is TLS; the port is any free one at first and the same after each restart.
         self.url = ""
         self.http = ""
         self.log = self.home / "stderr"
@@ -173,7 +173,7 @@ class Daemon:
                 stderr=log,
                 process_group=0 if self._own_group else None,
             )
-        self.url = self._announced(rb"\burl=(kio://[^\s\"]+)", offset)
+        self.url = self._announced(rb"\burl=(kios?://[^\s\"]+)", offset)
         self.http = self._announced(rb"\bhttp=(http://[^\s\"]+)", offset)
         if self._await_ready:
             wait_until(self.is_ready, READY_S, f"/readyz of {self.http}", 0.02)
