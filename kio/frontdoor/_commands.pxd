@@ -53,13 +53,15 @@ cdef inline bint read_integer(const uint8_t* p, uint32_t n, int64_t* out) noexce
 
 
 cdef inline uint64_t word_of(const uint8_t* p, uint32_t n) noexcept nogil:
-    # A name of at most 8 letters in upper case as a number; 0 when it is none.
+    # A name of at most 8 letters in upper case as a number; 0 when it is none. A NUL would be no letter of the number.
     cdef uint64_t word = 0
     cdef uint32_t i
     cdef uint8_t letter
     if n > NAME_BYTES_MAX:
         return 0
     for i in range(n):
+        if p[i] == 0:
+            return 0
         letter = p[i] & 0xDF if 97 <= p[i] <= 122 else p[i]
         word = word << 8 | letter
     return word
