@@ -22,7 +22,9 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
-from kio._opbatch cimport MAYBE_APPLIED, OP_ATOMIC, OP_SET, VALUE
+from kio._opbatch cimport (
+    EXPIRE_AT, IF_VERSION, MAYBE_APPLIED, OP_ATOMIC, OP_SET, OP_TTL, TTL, VALUE, Operation,
+)
 from kio._xxh64 cimport routed_hash, shard_of
 from kio.frontdoor._atomic cimport atomic_queue
 from kio.frontdoor._batch cimport Batch, Shard, batch_find, batch_taken
@@ -30,13 +32,12 @@ from kio.frontdoor._buffer cimport (
     Numbers, allocate, buffer_append, buffer_consume, buffer_free, buffer_length, live_blocks, live_bytes, numbers_add,
     numbers_free, release, resize,
 )
-from kio.frontdoor._call cimport EXPIRE_AT_MS_BITS, TTL_MS_BITS, Call
+from kio.frontdoor._call cimport EXPIRE_AT_MS_BITS, TTL_MS_BITS, Call, call_add_argument
 from kio.frontdoor._commands cimport Fast, argument, fast_plan
 from kio.frontdoor._gather cimport (
     KEY_BYTES_MAX, Gather, gather_account, gather_add, gather_begin, gather_close, gather_deliver, gather_end,
-    gather_expire, gather_fail, gather_fail_shard, gather_fault, gather_free, gather_init, gather_is_full,
-    gather_is_too_much, gather_key, gather_let_go, gather_may_take, gather_pop_gathered, gather_refuse,
-    gather_set_deadline,
+    gather_expire, gather_fail, gather_fail_shard, gather_fault, gather_free, gather_init, gather_is_too_much, gather_key,
+    gather_let_go, gather_may_take, gather_pop_gathered, gather_refuse, gather_set_deadline,
 )
 from kio.frontdoor._grant cimport Grant, grant_allows, grant_free
 from kio.frontdoor._handles cimport handle_find, handle_new, handle_take
@@ -507,20 +508,25 @@ cdef class Dispatch:
         return self._command(c, arguments, n) if arguments else 0
 
     cdef bint _fits(self, Connection* c, Fast* f, const uint8_t* p) noexcept:
-        # Whether a command on several keys that writes can be done as a whole: else it is Python's to say why not.
+        # Whether a command on several keys that writes can surely be done as a whole: else Python looks, and says why not.
         cdef Call call = f.call
         cdef uint32_t i
         cdef size_t n = 0
-        if f.keys < 2 or f.style != STYLE_ALL_OK:
+        cdef Shard* shard
+        if f.keys < 2 or not is_write(f.call.op):
             return True
         for i in range(f.keys):
             call.key = argument(&c.incoming, p, f.first + i * f.step, &call.key_length)
-            call.value = argument(&c.incoming, p, f.first + i * f.step + 1, &call.value_length)
-            n += call.key_length + call.value_length + 64
+            if f.style == STYLE_ALL_OK:
+                call.value = argument(&c.incoming, p, f.first + i * f.step + 1, &call.value_length)
+            n += call.key_length + call.value_length + sizeof(Operation)
             if gather_fault(&self._gather, &call):
                 return False
         for i in range(self._gather.shard_count):
-            if not self._gather.shards[i].is_up or gather_is_full(&self._gather, &self._gather.shards[i], n):
+            shard = &self._gather.shards[i]
+            if not shard.is_up or shard.bytes + n > self._gather.shard_bytes_max:
+                return False
+            if shard.operations + f.keys > self._gather.shard_operations_max:
                 return False
         return True
 
@@ -588,14 +594,8 @@ cdef class Dispatch:
         r.turn = self._gather.turn
         r.pending = 1
         gather_set_deadline(&self._gather, r, self._gather.now_ms + limit_ms if limit_ms else 0)
-        memset(&call, 0, sizeof(Call))
         for op, key, flags, value, shard, other in operations:
-            call.op = op
-            call.flags = flags
-            call.key = <const uint8_t*><const char*>key
-            call.key_length = <uint32_t>len(key)
-            call.value = <const uint8_t*><const char*>value
-            call.value_length = <uint32_t>len(value)
+            read_operation(op, key, flags, value, &call)
             r.results[i].op = call.op
             r.results[i].flags = call.flags
             r.is_write |= is_write(call.op) or call.op >= OP_ATOMIC
@@ -641,14 +641,57 @@ cdef class Dispatch:
             self._check(number)
             gather_release(&self._gather, number)
 
-    def may_take(self, shards) -> bool:
-        """Whether these shards are up, and take more operations."""
-        cdef uint32_t number
-        for number in shards:
-            self._check(number)
-            if not self._gather.shards[number].is_up or gather_is_full(&self._gather, &self._gather.shards[number], 0):
-                return False
-        return True
+    def refusal(self, list operations, uint8_t keyspace, bint is_each=False) -> int:
+        """Why some of these operations, and not the others, would be refused if all were run now: an error's code, or 0.
+
+        Args:
+            operations: as those of `run`; what is for all shards stands there once.
+            is_each: those whose key or value is beyond a limit are to be answered so, each for itself.
+        """
+        cdef size_t* counts = <size_t*>allocate(2 * self._gather.shard_count * sizeof(size_t))
+        memset(counts, 0, 2 * self._gather.shard_count * sizeof(size_t))
+        try:
+            return self._refusal(operations, keyspace, is_each, counts, counts + self._gather.shard_count)
+        finally:
+            release(counts)
+
+    cdef int _refusal(self, list operations, uint8_t keyspace, bint is_each, size_t* counts, size_t* sizes) except -1:
+        # What each shard would have more: operations, bytes.
+        cdef Gather* g = &self._gather
+        cdef Call call
+        cdef Shard* shard
+        cdef bytes key, value
+        cdef int of
+        cdef uint8_t fault
+        cdef uint32_t number, first, last
+        cdef size_t n
+        for op, key, flags, value, of, other in operations:
+            read_operation(op, key, flags, value, &call)
+            if of < -1:
+                first, last = 0, g.shard_count
+            else:
+                if of < 0:
+                    fault = gather_fault(g, &call)
+                    if fault and not is_each:
+                        return fault
+                    if fault:
+                        continue
+                    of = self.shard_of(key, keyspace if other is None else other)
+                self._check(of)
+                first, last = of, of + 1
+            n = sizeof(Operation) + call.key_length + call.argument_bytes + call.value_length
+            for number in range(first, last):
+                shard = &g.shards[number]
+                if not shard.is_up:
+                    return SHARD_DOWN
+                if shard.operations + counts[number] and (
+                    shard.operations + counts[number] >= g.shard_operations_max
+                    or shard.bytes + sizes[number] + n > g.shard_bytes_max
+                ):
+                    return OVERLOADED
+                counts[number] += 1
+                sizes[number] += n
+        return 0
 
     def tune(self, uint64_t connection, *, keyspace=None, version=None, slow=None, waiting=None, silent=None,
              skips_reply=None, rights=None) -> None:
@@ -1015,6 +1058,26 @@ cdef class Dispatch:
             "errors": {i: self._gather.errors[i] for i in range(CODES) if self._gather.errors[i]},
             "per_op": {i: self._op_counts[i] for i in range(OPS) if self._op_counts[i]},
         }
+
+
+cdef int read_operation(int op, bytes key, int flags, bytes value, Call* call) except -1:
+    # An operation as Python has it (kio.commands.ops): the arguments of its flags stand before its value.
+    cdef uint32_t n = 0
+    memset(call, 0, sizeof(Call))
+    call.op = <uint8_t>op
+    call.flags = <uint8_t>flags
+    call.key = <const uint8_t*><const char*>key
+    call.key_length = <uint32_t>len(key)
+    call.value = <const uint8_t*><const char*>value
+    call.value_length = <uint32_t>len(value)
+    if op <= OP_TTL:
+        n = (8 if flags & (TTL | EXPIRE_AT) else 0) + (12 if flags & IF_VERSION else 0)
+    if n > call.value_length:
+        raise ValueError(f"operation {op} has flags {flags} and {call.value_length} bytes behind them")
+    call_add_argument(call, call.value, <uint8_t>n)
+    call.value += n
+    call.value_length -= n
+    return 0
 
 
 cdef list _replies_of(Request* r):

@@ -10,7 +10,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from kio._opbatch cimport (
-    ERROR, MAYBE_APPLIED, NUMBER, OP_ATOMIC, OP_RARE, REPLIES_MAGIC, VALUE, VERSIONED, Entry, Header, Operation,
+    ERROR, MAYBE_APPLIED, NUMBER, OP_APPLY, OP_ATOMIC, OP_RARE, REPLIES_MAGIC, VALUE, VERSIONED, Entry, Header, Operation,
 )
 from kio._xxh64 cimport routed_hash, shard_of
 from kio.frontdoor._answer cimport is_answer, read_answers
@@ -175,6 +175,8 @@ cdef inline void gather_settle(Gather* g, Request* r, uint32_t position, uint8_t
         length = 0
     elif length and r.is_fan_out and buffer_length(&r.payload) and buffer_length(&r.payload) + length > g.reply_bytes_max:
         status = REPLY_TOO_LARGE
+        if is_write(r.results[position].op) or r.results[position].op == OP_ATOMIC or r.results[position].op == OP_APPLY:
+            status |= MAYBE_APPLIED
         length = 0
     if not r.is_batch:
         r.status = status
@@ -292,7 +294,8 @@ cdef inline uint8_t gather_fault(Gather* g, const Call* call) noexcept nogil:
         return KEY_EMPTY
     if call.key_length > KEY_BYTES_MAX:
         return KEY_TOO_LARGE
-    return VALUE_TOO_LARGE if call.value_length > g.value_bytes_max else 0
+    # What a function on a key is given is no value; the shard looks at what it makes of it.
+    return VALUE_TOO_LARGE if call.value_length > g.value_bytes_max and call.op != OP_APPLY else 0
 
 
 cdef inline void gather_key(Gather* g, Request* r, uint32_t position, uint8_t keyspace,

@@ -239,6 +239,8 @@ class Runner:
         except StopIteration as end:
             self._answer(handle, session.version, end.value)
             return
+        if command.right == "write" and len(first) > 1:
+            self._refuse_half(first, session.keyspace)
         shards = self._jobs.shards_of(first, session.keyspace) if command.moments > 1 else frozenset[int]()
         self._start(handle, session, Job(started, handle, session.keyspace, lambda _: None, shards=shards), first,
                     is_single=command.moments == 1)  # fmt: skip
@@ -252,6 +254,12 @@ class Runner:
             self._answer(handle, session.version, reply)
 
         later.begin(done)
+
+    def _refuse_half(self, operations: list[Operation], keyspace: int, *, is_each: bool = False) -> None:
+        """What is to be done at one moment is refused as a whole, where a part of it would be."""
+        code = self._dispatch.refusal(operations, keyspace, is_each)
+        if code:
+            raise errors.BY_CODE[code]
 
     def _start(self, handle: int, session: Session, job: Job, first: list[Operation], *, is_single: bool) -> None:
         """Run a job; what its connection sends next comes after it, also where it takes its time."""
@@ -358,9 +366,7 @@ class Runner:
         shards = self._jobs.shards_of(operations + watching, session.keyspace)
         is_single = not watched and all(step.is_simple for step in steps)
         is_late = any(step.late is not None for step in steps)
-        if is_single and not self._dispatch.may_take(shards):
-            # Half of it would be refused.
-            raise errors.Overloaded
+        self._refuse_half(operations + watching, session.keyspace, is_each=True)
         plan = transactions.transaction(steps, keyspaces, watched)
         first = next(plan) if steps or watched else []
         job = Job(plan, handle, session.keyspace, lambda _: None, shards=frozenset() if is_single else shards,
