@@ -84,6 +84,7 @@ class RedisSource:
 
     def __exit__(self, *exception: object) -> None:
         self._server.close()
+        self._server.connection_pool.disconnect()
 
     def total(self) -> int:
         """The keys that are there now."""
