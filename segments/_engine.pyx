@@ -402,7 +402,7 @@ cdef class Engine:
         self.misses += 1
         return None
 
-    def change(self, value, uint64_t expiry=0):
+    def change(self, bytes value, uint64_t expiry=0):
         """Store `value` (bytes) under the key that `look_at` has looked at, or remove it (None).
 
         Returns: DONE_RUNNING, and the operation is still to be answered; NEEDS_ROTATION (`needed_room`), and nothing has

@@ -153,6 +153,7 @@ class RareOperations:
             if found is False:
                 return True
             outcome = REGISTER.call(name, None if found is None else State(*found), engine.now_ms, arguments)
+            reply = msgpack.packb(outcome.reply)
             change = outcome.change
             if change is not None:
                 if isinstance(change, Removed) or 0 < change.expire_at_ms <= engine.now_ms:
@@ -163,8 +164,8 @@ class RareOperations:
                     return True
                 if stopped == NEEDS_ROTATION:
                     return False
-            engine.reply(opbatch.VALUE, msgpack.packb(outcome.reply))
-        except (ValueError, msgpack.UnpackException) as error:
+            engine.reply(opbatch.VALUE, reply)
+        except (TypeError, ValueError, OverflowError, msgpack.UnpackException) as error:
             engine.reply(BadRequest.code, str(error).encode())
         except KioError as error:
             engine.reply(error.code, str(error).encode())
