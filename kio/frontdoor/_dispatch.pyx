@@ -123,8 +123,8 @@ cdef class Dispatch:
 
     #: True: every new request is answered Draining.
     cdef public bint draining
-    #: Who answers the commands of RESP that are not the common ones: `command(handle, connection, arguments)`, and
-    #: `split(line)`, the arguments of an inline command.
+    #: Who answers the commands of RESP that are not the common ones: `command(handle, connection, arguments)`;
+    #: `split(line)`, the arguments of an inline command; `refused(connection)`: one was too long, and is answered.
     cdef public object commands
 
     def __cinit__(
@@ -468,6 +468,7 @@ cdef class Dispatch:
                 self._take_line(c, p + at, used)
             elif found == RESP_DROPPED:
                 gather_fail(&self._gather, c, 0, c.incoming.too_large)
+                self.commands.refused(self._id(c))
             at += used
             if found == RESP_PARTIAL:
                 break

@@ -9,7 +9,7 @@ from kio.errors import Aborted, BadRequest
 from kio.opbatch import Operation
 from tests.frontdoor.backend import Answer, encode
 from tests.frontdoor.peer import key_of
-from tests.frontdoor.resp_peer import NIL, OK, QUEUED, SHARDS, RespDoor, RespPeer, RespShards, bulk
+from tests.frontdoor.resp_peer import NIL, OK, QUEUED, SHARDS, RespDoor, RespPeer, RespShards, bulk, command
 
 ONE, OTHER = key_of(0, SHARDS), key_of(1, SHARDS)
 ABORT = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
@@ -209,6 +209,21 @@ def test_a_transaction_holds_no_more_than_a_connection_may(
     replies = peer.ask_all((b"MULTI",), (b"SET", ONE, bytes(500)), (b"SET", ONE, bytes(500)), (b"EXEC",))
     assert replies == OK + QUEUED + b"-ERR a transaction holds at most 1000 bytes\r\n" + ABORT
     assert peer.ask_all((b"MULTI",), (b"SET", ONE, bytes(500)), (b"EXEC",)) == OK + QUEUED + b"*1\r\n" + OK
+
+
+@pytest.mark.parametrize("is_short_of_memory", [False, True])
+def test_a_command_that_was_dropped_as_it_came_refuses_the_whole(is_short_of_memory: bool) -> None:
+    door = RespDoor(value_bytes_max=1 << 20, half_frames_bytes_max=(300_000 if is_short_of_memory else 1 << 30))
+    peer = door.peer()
+    peer.ask_all((b"MULTI",), (b"SET", ONE, b"1"))
+    long = command(b"SET", OTHER, bytes(900_000 if is_short_of_memory else 2 << 20))
+    peer.feed(long[:400_000])
+    peer.feed(long[400_000:])
+    peer.send(b"EXEC")
+    reply, _, rest = peer.output().partition(b"\r\n")
+    assert reply.startswith(b"-BUSY " if is_short_of_memory else b"-ERR string exceeds")
+    assert rest == ABORT
+    assert door.contents() == {}
 
 
 def test_exec_while_draining_is_refused(door: RespDoor, peer: RespPeer) -> None:

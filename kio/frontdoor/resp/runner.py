@@ -113,6 +113,12 @@ class Runner:
         """The arguments of an inline command; None where its quotes do not match."""
         return inline.split(line)
 
+    def refused(self, connection: int) -> None:
+        """A command was too long for the daemon, and answered so."""
+        session = self.sessions.get(connection)
+        if session is not None:
+            self._spoil(session)
+
     def command(self, handle: int, connection: int, arguments: list[bytes]) -> None:
         """A command came; it is answered now or later."""
         session = self.sessions.get(connection)
