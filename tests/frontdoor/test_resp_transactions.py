@@ -275,6 +275,18 @@ def test_the_first_watch_of_a_key_counts_and_unwatch_forgets_it(door: RespDoor, 
     )
 
 
+def test_a_connection_watches_no_more_than_it_may_queue(peer: RespPeer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kio.frontdoor.resp.runner._QUEUED_BYTES_MAX", 1_000)
+    keys = [b"%050d" % number for number in range(10)]
+    refusal = b"-ERR a connection watches keys of at most 1000 bytes\r\n"
+    assert peer.ask_all((b"WATCH", *keys[:5]), (b"WATCH", *keys[:5])) == OK + OK
+    assert peer.ask(b"WATCH", *keys) == refusal
+    assert peer.ask_all((b"WATCH", *keys[5:8]), (b"WATCH", keys[8])) == OK + refusal
+    assert peer.ask_all((b"UNWATCH",), (b"WATCH", *keys[:8])) == OK + OK
+    assert peer.ask_all((b"MULTI",), (b"EXEC",), (b"WATCH", *keys[:8])) == OK + b"*0\r\n" + OK
+    assert peer.ask_all((b"RESET",), (b"WATCH", *keys[:8])) == b"+RESET\r\n" + OK
+
+
 def test_watch_multi_and_exec_in_one_piece_watch(door: RespDoor, peer: RespPeer) -> None:
     other = door.peer()
     door.is_holding = True

@@ -323,7 +323,7 @@ class Runner:
 
     def _end_queue(self, session: Session) -> None:
         session.end_queue()
-        session.watched = {}
+        session.unwatch()
         self.look_at(session)
 
     def _watch(self, session: Session, arguments: list[bytes]) -> Any:
@@ -334,12 +334,16 @@ class Runner:
     def _watching(self, session: Session, keys: list[bytes]) -> Any:
         keyspace = session.keyspace
         new = [key for key in dict.fromkeys(keys) if (keyspace, key) not in session.watched]
+        size = sum(map(len, new)) + 64 * len(new)
+        if session.watched_bytes + size > _QUEUED_BYTES_MAX:
+            raise CommandError(f"ERR a connection watches keys of at most {_QUEUED_BYTES_MAX} bytes")
         versions = yield [ops.version(key) for key in new]
+        session.watched_bytes += size
         session.watched |= {(keyspace, key): version for key, version in zip(new, versions, strict=True)}
         return "OK"
 
     def _unwatch(self, session: Session, arguments: list[bytes]) -> str:
-        session.watched = {}
+        session.unwatch()
         return "OK"
 
     def _exec(self, session: Session, arguments: list[bytes]) -> Any:

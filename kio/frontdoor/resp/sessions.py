@@ -35,6 +35,7 @@ class Session:
     __slots__ = (
         "connection", "fd", "keyspace", "last", "last_s", "library", "library_version", "local", "name", "opened_s",
         "peer", "queue_error", "queued", "queued_bytes", "reply_mode", "stranger_s", "user", "version", "watched",
+        "watched_bytes",
     )  # fmt: skip
 
     def __init__(self, connection: int, fd: int, peer: str, local: str) -> None:
@@ -55,8 +56,14 @@ class Session:
         self.library = b""
         self.library_version = b""
         self.reply_mode = "on"
-        self.watched: Watched = {}
+        self.unwatch()
         self.end_queue()
+
+    def unwatch(self) -> None:
+        """EXEC depends on nothing."""
+        self.watched: Watched = {}
+        #: What they take, about.
+        self.watched_bytes = 0
 
     def begin_queue(self) -> None:
         """MULTI."""
