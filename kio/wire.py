@@ -20,8 +20,8 @@ Requests    [id, op, deadline_ms, ...arguments]
     keyspace, 0 to 255 (0 unless the user asks for another).
 
     op  name          arguments                                result
-     0  hello         {"protocol": 2, "client": str}           {"protocol", "server", "shards", "frame_bytes_max",
-                                                                "key_bytes_max", "value_bytes_max", "frame_keys_max"}
+     0  hello         {"protocol": 2, "client": str            {"protocol", "server", "shards", "frame_bytes_max",
+                       [, "user": str, "password": bin]}        "key_bytes_max", "value_bytes_max", "frame_keys_max"}
      1  get           ks, key [, options]                      value, or nil where the key is absent
      2  set           ks, key, value [, options]               true
      3  delete        ks, key [, options]                      true when the key was there
@@ -101,6 +101,12 @@ Hello
     for, or with ProtocolError when it speaks none of them, and closes. Anything before the hello is a protocol error.
     A daemon that has no room for another connection says so at once: Overloaded with request id 0, then it closes. A
     connection that sends no hello within 10 s is closed.
+
+    Where the daemon has users, the hello says which and its password (bin or str; `user` left out is the user default);
+    a wrong one, or none where one is needed, is answered NotAuthenticated, and the connection closed. So is each try
+    while its address has to pause after many that failed. What a user may not do is answered NotPermitted and not
+    applied, in a batch key by key, in an atomic as the error of the whole.
+    Over TLS everything is as here; the port then speaks nothing else, and closes a connection too many without a word.
 
 Versions
     1   the first.

@@ -19,7 +19,7 @@ cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from kio._opbatch cimport (
@@ -39,7 +39,7 @@ from kio.frontdoor._gather cimport (
     gather_expire, gather_fail, gather_fail_shard, gather_fault, gather_free, gather_init, gather_is_too_much, gather_key,
     gather_let_go, gather_may_take, gather_pop_gathered, gather_refuse, gather_set_deadline,
 )
-from kio.frontdoor._grant cimport Grant, grant_allows, grant_free
+from kio.frontdoor._grant cimport Grant, grant_allows, grants_sweep
 from kio.frontdoor._handles cimport handle_find, handle_new, handle_take
 from kio.frontdoor._hold cimport gather_hold, gather_release, gather_seal
 from kio.frontdoor._msgpack cimport Reader, load32, read_bytes
@@ -116,7 +116,7 @@ cdef class Dispatch:
     cdef size_t _input_bytes              # of all connections
     cdef list _events
     cdef list _texts
-    cdef dict _grants                     # (may_write, prefixes) -> the address of its Grant
+    cdef Grant* _grants                   # all that there are
     cdef uint64_t[OPS] _op_counts
     cdef uint64_t _bytes_in
     cdef uint64_t _bytes_out
@@ -148,7 +148,6 @@ cdef class Dispatch:
         self._frame_bytes_max = limits.frame_bytes_max(value_bytes_max) if frame_bytes_max is None else frame_bytes_max
         self._half_frames_bytes_max = half_frames_bytes_max
         self._events = []
-        self._grants = {}
         gather_init(&self._gather, shards)
         self._gather.seed = seed
         self._gather.value_bytes_max = value_bytes_max
@@ -168,7 +167,7 @@ cdef class Dispatch:
         for i in range(self._connection_capacity):
             if self._connections[i] != NULL:
                 self._close(self._connections[i])
-        self._free_grants()
+        grants_sweep(&self._grants)
         self._end_all()
         gather_free(&self._gather)
         release(self._connections)
@@ -241,20 +240,22 @@ cdef class Dispatch:
         cdef Connection* c = self._find(connection)
         cdef Grant* grant = NULL
         if not may_write or prefixes:
-            key = (may_write, prefixes)
-            if key not in self._grants:
-                self._free_grants()
-                self._grants[key] = <uintptr_t>self._grant(may_write, prefixes)
-            grant = <Grant*><uintptr_t>self._grants[key]
+            grant = self._grant(may_write, prefixes)
             grant.connections += 1
         if c.grant != NULL:
             c.grant.connections -= 1
         c.grant = grant
 
     cdef Grant* _grant(self, bint may_write, tuple prefixes) except NULL:
+        # The grant that says this: one that there is, or a new one; those that nobody has any more are freed.
         cdef bytes together = b"".join(prefixes)
-        cdef Grant* grant = <Grant*>allocate(sizeof(Grant))
+        cdef Grant* grant = grants_sweep(&self._grants)
         cdef uint32_t i
+        while grant != NULL:
+            if grant.may_write == may_write and grant.count == <uint32_t>len(prefixes) and _are_those(grant, prefixes):
+                return grant
+            grant = grant.next
+        grant = <Grant*>allocate(sizeof(Grant))
         memset(grant, 0, sizeof(Grant))
         grant.may_write = may_write
         grant.count = <uint32_t>len(prefixes)
@@ -263,17 +264,9 @@ cdef class Dispatch:
         for i in range(grant.count):
             grant.lengths[i] = <uint32_t>len(prefixes[i])
         memcpy(grant.prefixes, <const char*>together, len(together))
+        grant.next = self._grants
+        self._grants = grant
         return grant
-
-    cdef int _free_grants(self) except -1:
-        # Those that nobody has any more.
-        cdef Grant* grant
-        for key, address in list(self._grants.items()):
-            grant = <Grant*><uintptr_t>address
-            if grant.connections == 0:
-                del self._grants[key]
-                grant_free(grant)
-        return 0
 
     def taken(self, uint64_t connection) -> int:
         """How many requests were ever taken from a connection."""
@@ -1079,6 +1072,16 @@ cdef int read_operation(int op, bytes key, int flags, bytes value, Call* call) e
     call.value += n
     call.value_length -= n
     return 0
+
+
+cdef bint _are_those(Grant* grant, tuple prefixes) except -1:
+    cdef size_t at = 0
+    cdef uint32_t i
+    for i in range(grant.count):
+        if PyBytes_FromStringAndSize(<const char*>grant.prefixes + at, grant.lengths[i]) != prefixes[i]:
+            return False
+        at += grant.lengths[i]
+    return True
 
 
 cdef list _replies_of(Request* r):

@@ -7,6 +7,7 @@ from libc.string cimport memcmp
 from kio.frontdoor._buffer cimport release
 
 cdef struct Grant:
+    Grant* next
     uint32_t connections    # that have it
     bint may_write
     uint32_t count          # of prefixes; 0: it may touch all keys
@@ -26,7 +27,17 @@ cdef inline bint grant_allows(const Grant* grant, bint is_write, const uint8_t* 
     return grant.count == 0
 
 
-cdef inline void grant_free(Grant* grant) noexcept nogil:
-    release(grant.lengths)
-    release(grant.prefixes)
-    release(grant)
+cdef inline Grant* grants_sweep(Grant** grants) noexcept nogil:
+    # Free those of a list that no connection has any more; the first one that is left.
+    cdef Grant** link = grants
+    cdef Grant* grant
+    while link[0] != NULL:
+        grant = link[0]
+        if grant.connections:
+            link = &grant.next
+            continue
+        link[0] = grant.next
+        release(grant.lengths)
+        release(grant.prefixes)
+        release(grant)
+    return grants[0]

@@ -127,7 +127,8 @@ WRITES = (
     ("SETEX", "k", "9", "v"), ("MSETEX", "1", "k", "v"),
 )  # fmt: skip
 ADMINS = (
-    ("FLUSHALL",), ("FLUSHDB",), ("CONFIG", "GET", "dir"), ("SHUTDOWN",), ("SAVE",), ("BGSAVE",), ("DEBUG", "SLEEP", "0"),
+    ("FLUSHALL",), ("FLUSHDB",), ("CONFIG", "GET", "dir"), ("SHUTDOWN",), ("SAVE",), ("BGSAVE",),
+    ("DEBUG", "SLEEP", "0"),
     ("CLIENT", "LIST"), ("CLIENT", "KILL", "TYPE", "normal"), ("CLIENT", "PAUSE", "5000"), ("CLIENT", "UNPAUSE"),
     ("SLOWLOG", "GET"), ("LATENCY", "RESET"), ("FUNCTION", "FLUSH"), ("SWAPDB", "0", "1"),
 )  # fmt: skip

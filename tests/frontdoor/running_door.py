@@ -13,11 +13,15 @@ from typing import Any, Self
 
 import msgpack
 
+from kio.access import Access
 from kio.frontdoor._dispatch import Dispatch
 from kio.frontdoor.door import Door
+from kio.frontdoor.doorkeeper import Doorkeeper
 from kio.frontdoor.events import Asked, Dropped, Gathered
 from kio.frontdoor.greeting import Greeting
 from kio.frontdoor.poller import Poller
+from kio.frontdoor.resp.rights import Known
+from kio.frontdoor.resp.runner import Runner
 from tests.frontdoor.backend import Shards
 from tests.frontdoor.peer import SEED
 from tests.frontdoor.socket_client import LIMIT_S, SocketClient
@@ -55,12 +59,22 @@ class Rare:
 class RunningDoor:
     """The door, its sockets and its thread.
 
+    Args:
+        access: the users; None lets everybody in.
+        with_resp: RESP is spoken at `resp_address`.
+
     Attributes:
         is_holding: True: batches are kept in `held`, not answered.
     """
 
     def __init__(
-        self, listener: socket.socket | None = None, *, dispatch: dict[str, Any] | None = None, **door: Any
+        self,
+        listener: socket.socket | None = None,
+        *,
+        dispatch: dict[str, Any] | None = None,
+        access: Access | None = None,
+        with_resp: bool = False,
+        **door: Any,
     ) -> None:
         self.shards = Shards(SHARDS)
         self.is_holding = False
@@ -77,6 +91,14 @@ class RunningDoor:
         self.dispatch = Dispatch(SHARDS, SEED, **(dispatch or {}))
         self.rare = Rare(self.dispatch)
         greeting = Greeting("kio/test", SHARDS, 1 << 20)
+        self.keeper = Doorkeeper(access or Access())
+        if with_resp:
+            resp = socket.create_server(("127.0.0.1", 0))
+            self.resp_address = resp.getsockname()
+            runner = Runner(self.dispatch, SHARDS)
+            runner.stranger = self._stranger
+            door |= {"resp_listeners": [resp], "runner": runner}
+        door["doorkeeper"] = self.keeper
         self.door = Door(self.poller, self.dispatch, [tcp, unix], self._submit, self.rare, greeting, **door)
         self._is_stopping = False
         self._actions: list[Callable[[], None]] = []
@@ -95,6 +117,10 @@ class RunningDoor:
         self._home.cleanup()
         if self._error is not None:
             raise self._error
+
+    def _stranger(self) -> Known | None:
+        user = self.keeper.access.default
+        return None if user is None else Known(user, self.keeper.access)
 
     def _run(self) -> None:
         try:
