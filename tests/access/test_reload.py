@@ -38,33 +38,39 @@ def serial(daemon: Daemon) -> str:
 
 def test_a_reload_takes_rights_away_and_ends_who_is_gone_and_keeps_the_others(daemon: Daemon, tmp_path: Path) -> None:
     users = tmp_path / "users.toml"
-    with Native(daemon, "ada") as ada, Native(daemon, "bob") as bob, Native(daemon, "carl") as carl:
-        with Resp(daemon, "ada") as resp_ada, Resp(daemon, "bob") as resp_bob, Resp(daemon, "carl") as resp_carl:
-            assert ada.ask(wire.OP_SET, 0, b"k", b"v") == 0
-            assert resp_ada.ask("SET", "k", "v") == "OK"
-            assert resp_ada.ask("MULTI") == "OK"
-            assert resp_ada.ask("SET", "k", "w") == "QUEUED"
-            # As a reload keeps the hash where a password stays, ada's is taken over from the file.
-            kept = {each.name: each for each in _read(users)}
-            write_users(
-                users,
-                User("ada", Right.READ, (), kept["ada"].password),
-                user("bob", Right.WRITE, password=b"another"),
-                kept["carl"],
-            )
-            reload(daemon)
-            assert bob.is_closed(), "it has another password"
-            assert resp_bob.is_closed()
-            wait_until(lambda: ada.ask(wire.OP_SET, 0, b"k", b"v") == NotPermitted.code, 5, "the reload")
-            assert getattr(resp_ada.call("EXEC"), "items", [None])[0] != b"OK", "what was queued before"
-            assert resp_ada.ask("SET", "k", "v") == "NOPERM"
-            assert resp_ada.call("GET", "k") == b"v"
-            assert carl.ask(wire.OP_GET, 0, b"k") == 0
-            assert resp_carl.call("GET", "k") == b"v"
-            with Native(daemon) as old:
-                assert old.hello(user="bob", password="bob-word")[1] == 25
-            with Native(daemon, "bob", "another"):
-                pass
+    with (
+        Native(daemon, "ada") as ada,
+        Native(daemon, "bob") as bob,
+        Native(daemon, "carl") as carl,
+        Resp(daemon, "ada") as resp_ada,
+        Resp(daemon, "bob") as resp_bob,
+        Resp(daemon, "carl") as resp_carl,
+    ):
+        assert ada.ask(wire.OP_SET, 0, b"k", b"v") == 0
+        assert resp_ada.ask("SET", "k", "v") == "OK"
+        assert resp_ada.ask("MULTI") == "OK"
+        assert resp_ada.ask("SET", "k", "w") == "QUEUED"
+        # As a reload keeps the hash where a password stays, ada's is taken over from the file.
+        kept = {each.name: each for each in _read(users)}
+        write_users(
+            users,
+            User("ada", Right.READ, (), kept["ada"].password),
+            user("bob", Right.WRITE, password=b"another"),
+            kept["carl"],
+        )
+        reload(daemon)
+        assert bob.is_closed(), "it has another password"
+        assert resp_bob.is_closed()
+        wait_until(lambda: ada.ask(wire.OP_SET, 0, b"k", b"v") == NotPermitted.code, 5, "the reload")
+        assert getattr(resp_ada.call("EXEC"), "items", [None])[0] != b"OK", "what was queued before"
+        assert resp_ada.ask("SET", "k", "v") == "NOPERM"
+        assert resp_ada.call("GET", "k") == b"v"
+        assert carl.ask(wire.OP_GET, 0, b"k") == 0
+        assert resp_carl.call("GET", "k") == b"v"
+        with Native(daemon) as old:
+            assert old.hello(user="bob", password="bob-word")[1] == 25
+        with Native(daemon, "bob", "another"):
+            pass
 
 
 def _read(path: Path) -> list[User]:
@@ -137,9 +143,12 @@ def test_an_address_of_the_network_needs_a_password_of_everybody(tmp_path: Path,
 
 def test_limits_of_the_settings_hold_over_both_protocols(tmp_path: Path) -> None:
     flags = ["--idle-timeout-s", "1", "--client-requests-per-s", "20"]
-    with Daemon(workers=1, flags=[*flags, *tls_flags(tmp_path)]) as daemon:
-        with Native(daemon) as native, Resp(daemon) as resp:
-            assert native.hello()[1] == 0
-            assert [resp.ask("PING") for _ in range(30)] == ["PONG"] * 30
-            assert native.is_closed()
-            assert resp.is_closed()
+    with (
+        Daemon(workers=1, flags=[*flags, *tls_flags(tmp_path)]) as daemon,
+        Native(daemon) as native,
+        Resp(daemon) as resp,
+    ):
+        assert native.hello()[1] == 0
+        assert [resp.ask("PING") for _ in range(30)] == ["PONG"] * 30
+        assert native.is_closed()
+        assert resp.is_closed()

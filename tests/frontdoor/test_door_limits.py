@@ -91,9 +91,11 @@ def test_plain_bytes_at_a_tls_port_get_an_alert_and_no_word_of_ours(
 ) -> None:
     with RunningDoor(tls=server_tls(tmp_path)) as door:
         for first in (HELLO, b"GET / HTTP/1.1\r\n\r\n", PING, b"\0" * 100_000):
-            with socket.create_connection(door.address, 10) as sock:
-                with contextlib.suppress(OSError):
-                    sock.sendall(first)
+            with (
+                socket.create_connection(door.address, 10) as sock,
+                contextlib.suppress(OSError),
+            ):
+                sock.sendall(first)
                 received = b""
                 with contextlib.suppress(ConnectionError):
                     while data := sock.recv(4096):
@@ -109,9 +111,12 @@ def test_plain_bytes_at_a_tls_port_get_an_alert_and_no_word_of_ours(
 
 def test_one_too_many_is_not_told_so_in_plain_text_where_there_is_tls(tmp_path: Path) -> None:
     tls = server_tls(tmp_path)
-    with RunningDoor(tls=tls, connections_max=1) as door, greeted(door, tls):
-        with socket.create_connection(door.address, 10) as sock:
-            assert sock.recv(100) == b""
+    with (
+        RunningDoor(tls=tls, connections_max=1) as door,
+        greeted(door, tls),
+        socket.create_connection(door.address, 10) as sock,
+    ):
+        assert sock.recv(100) == b""
 
 
 def test_a_handshake_that_does_not_end_ends_the_connection(tmp_path: Path) -> None:
@@ -137,16 +142,18 @@ def test_the_end_of_a_tls_connection_is_said(tmp_path: Path) -> None:
 
 def test_who_does_not_say_its_name_in_time_is_closed_over_resp(tls: ServerTls | None) -> None:
     access = Access({"ada": User("ada", Right.ADMIN)})
-    with RunningDoor(access=access, with_resp=True, tls=tls, hello_timeout_s=0.3) as door:
-        with connect(door.resp_address, tls) as sock:
-            end = time.monotonic() + 3
-            with contextlib.suppress(OSError):
-                while time.monotonic() < end:  # whatever it asks meanwhile
-                    sock.sendall(PING)
-                    if not sock.recv(100):
-                        break
-                    time.sleep(0.02)
-            assert time.monotonic() < end, "it is still there"
+    with (
+        RunningDoor(access=access, with_resp=True, tls=tls, hello_timeout_s=0.3) as door,
+        connect(door.resp_address, tls) as sock,
+    ):
+        end = time.monotonic() + 3
+        with contextlib.suppress(OSError):
+            while time.monotonic() < end:  # whatever it asks meanwhile
+                sock.sendall(PING)
+                if not sock.recv(100):
+                    break
+                time.sleep(0.02)
+        assert time.monotonic() < end, "it is still there"
 
 
 def test_who_need_not_say_its_name_may_be_silent_over_resp(tls: ServerTls | None) -> None:
@@ -175,47 +182,56 @@ def trickles(sock: socket.socket) -> None:
 def test_who_asks_nothing_is_closed_whatever_it_sends(
     tls: ServerTls | None, behaviour: Callable[[socket.socket], None]
 ) -> None:
-    with RunningDoor(with_resp=True, tls=tls, idle_timeout_s=0.5) as door:
-        with greeted(door, tls) as native, connect(door.resp_address, tls) as resp:
-            if behaviour is trickles:
-                native.sendall(b"\0\0\1\0")
-                resp.sendall(b"*1\r\n$5000\r\n")
-            for sock in (native, resp):
-                behaviour(sock)
-                assert is_closed(sock)
+    with (
+        RunningDoor(with_resp=True, tls=tls, idle_timeout_s=0.5) as door,
+        greeted(door, tls) as native,
+        connect(door.resp_address, tls) as resp,
+    ):
+        if behaviour is trickles:
+            native.sendall(b"\0\0\1\0")
+            resp.sendall(b"*1\r\n$5000\r\n")
+        for sock in (native, resp):
+            behaviour(sock)
+            assert is_closed(sock)
 
 
 def test_who_asks_now_and_then_or_waits_for_an_answer_stays(tls: ServerTls | None) -> None:
-    with RunningDoor(with_resp=True, tls=tls, idle_timeout_s=0.5) as door:
-        with greeted(door, tls) as native, connect(door.resp_address, tls) as resp:
-            for _ in range(6):
-                time.sleep(0.2)
-                native.sendall(frame(1, wire.OP_PING, b"x"))
-                resp.sendall(PING)
-                assert native.recv(100)
-                assert resp.recv(100) == b"+PONG\r\n"
-            door.is_holding = True
-            native.sendall(frame(1, wire.OP_GET, 0, b"k"))
-            time.sleep(1.0)
-            door.release()
+    with (
+        RunningDoor(with_resp=True, tls=tls, idle_timeout_s=0.5) as door,
+        greeted(door, tls) as native,
+        connect(door.resp_address, tls) as resp,
+    ):
+        for _ in range(6):
+            time.sleep(0.2)
+            native.sendall(frame(1, wire.OP_PING, b"x"))
+            resp.sendall(PING)
             assert native.recv(100)
+            assert resp.recv(100) == b"+PONG\r\n"
+        door.is_holding = True
+        native.sendall(frame(1, wire.OP_GET, 0, b"k"))
+        time.sleep(1.0)
+        door.release()
+        assert native.recv(100)
 
 
 # --- who asks too much, and who does not listen
 
 
 def test_who_asks_too_fast_is_answered_at_its_rate(tls: ServerTls | None) -> None:
-    with RunningDoor(with_resp=True, tls=tls, dispatch={"connection_requests_per_s": 50}) as door:
-        with connect(door.resp_address, tls) as resp, SocketClient(door.unix_address, socket.AF_UNIX) as other:
-            resp.sendall(PING * 100)
-            began = time.monotonic()
-            received = b""
-            while len(received) < 700:
-                received += resp.recv(10_000)
-                assert other.ask(wire.OP_PING, b"x") == [0, b"x"] or True
-                if time.monotonic() - began < 0.5:
-                    assert len(received) <= 7 * 80
-            assert 0.7 < time.monotonic() - began < 4
+    with (
+        RunningDoor(with_resp=True, tls=tls, dispatch={"connection_requests_per_s": 50}) as door,
+        connect(door.resp_address, tls) as resp,
+        SocketClient(door.unix_address, socket.AF_UNIX) as other,
+    ):
+        resp.sendall(PING * 100)
+        began = time.monotonic()
+        received = b""
+        while len(received) < 700:
+            received += resp.recv(10_000)
+            assert other.ask(wire.OP_PING, b"x") == [0, b"x"] or True
+            if time.monotonic() - began < 0.5:
+                assert len(received) <= 7 * 80
+        assert 0.7 < time.monotonic() - began < 4
 
 
 def test_who_does_not_read_is_dropped_and_the_log_says_so(
