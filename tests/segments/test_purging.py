@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from kio import opbatch, wire
+from kio.clock import monotonic_s
 from kio.errors import DiskFull
 from kio.opbatch import IF_ABSENT, IF_PRESENT, KEEP_TTL, TTL, WITH_OLD, WITH_VERSION, Operation
 from kio.segments import purging
@@ -250,6 +252,22 @@ def test_a_second_clear_during_the_walk_begins_it_anew(tmp_path: Path, slices: i
     driven.kill()
 
 
+def test_a_second_clear_takes_what_stands_before_the_walk_in_its_page(tmp_path: Path) -> None:
+    driven = Driven(tmp_path / "shard", OPTIONS)
+    names = [key_of_hash(hash_of(3, i << 10), keyspace=CLEARED) for i in range(20)]
+    driven.put(b"stays", b"v")
+    for _ in range(2):
+        driven.replies(*(put(name, b"v", CLEARED) for name in names))
+        assert driven.clear(CLEARED) == len(names)
+        for _ in range(10):
+            driven.store._purger.slice()
+    assert driven.store._engine.has_floors
+    while driven.store._purger.slice():
+        pass
+    assert len(driven.store._engine.keydir) == 1
+    driven.kill()
+
+
 def test_a_clear_of_the_last_keyspace_with_keys_ends_the_walk(tmp_path: Path) -> None:
     driven = Driven(tmp_path / "shard", OPTIONS)
     model = filled(driven)
@@ -271,18 +289,24 @@ def test_a_clear_of_a_keyspace_without_keys_begins_no_walk(tmp_path: Path) -> No
     driven.kill()
 
 
-def test_the_memory_of_what_was_cleared_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("part", [2, 10])
+def test_the_memory_of_what_was_cleared_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int) -> None:
+    """All of one page, which shrinks under the walk where little is left."""
     monkeypatch.setattr(purging, "WORDS_PER_SLICE", 4096)
     driven = Driven(tmp_path / "shard", StoreOptions(segment_bytes=64 << 20))
-    names = [key_of_hash(hash_of(3, i * 16), keyspace=i % 2) for i in range(40_000)]
+    spaces = [CLEARED if i % part else KEPT for i in range(20_000)]
+    names = [key_of_hash(hash_of(3, i * 32), keyspace=keyspace) for i, keyspace in enumerate(spaces)]
     for i in range(0, len(names), 1000):
-        driven.replies(*(put(names[j], b"", j % 2) for j in range(i, i + 1000)))
+        driven.replies(*(put(names[j], b"", spaces[j]) for j in range(i, i + 1000)))
     grown = driven.store.stats()["keydir_bytes"]
-    assert driven.clear(CLEARED) == 20_000
+    left = len(names) // part
+    assert driven.clear(CLEARED) == len(names) - left
+    # Without time a slice ends where it looks at the clock: behind a page, and behind so many words.
+    assert [purge(driven.store._engine, 0, 1_000_000) for _ in range(5)] == [0, 0, 0, 16, 16]
     while driven.store._purger.slice():
         pass
     assert driven.store.stats()["keydir_bytes"] < grown * 0.75
-    assert driven.count() == len(driven.store._engine.keydir) == 20_000
+    assert driven.count() == len(driven.store._engine.keydir) == left
     driven.kill()
 
 
@@ -312,7 +336,7 @@ def test_what_expires_after_it_was_cleared_is_not_counted_once_more(tmp_path: Pa
     driven.kill()
 
 
-@pytest.mark.parametrize("before", range(0, 24, 2))
+@pytest.mark.parametrize("before", range(0, 24, 3))
 @pytest.mark.parametrize("slices", [0, 9])
 def test_a_compaction_that_a_clear_comes_into_brings_nothing_back(tmp_path: Path, before: int, slices: int) -> None:
     driven = Driven(tmp_path / "shard", OPTIONS)
@@ -364,7 +388,7 @@ def test_a_compaction_copies_nothing_that_was_cleared(tmp_path: Path, monkeypatc
 
 
 def test_no_checkpoint_is_taken_before_the_words_are_gone(tmp_path: Path) -> None:
-    driven = Driven(tmp_path / "shard", OPTIONS)
+    driven = Driven(tmp_path / "shard", replace(OPTIONS, checkpoint_interval_s=100.0))
     model = filled(driven)
     clear(driven, model)
     driven.one(operation(wire.OP_CHECKPOINT))
@@ -380,9 +404,11 @@ def test_no_checkpoint_is_taken_before_the_words_are_gone(tmp_path: Path) -> Non
     model[CLEARED] = {b"k": b"v"}
     clear(driven, model)
     driven.one(operation(wire.OP_CHECKPOINT))
+    now_s = monotonic_s()
+    driven.store._maintenance.slice(now_s)
     while driven.store._purger.slice():
         pass
-    driven.store._maintenance.slice(driven._clock_s + 0.5)
+    driven.store._maintenance.slice(now_s + 1)
     assert driven.store._maintenance.name == "checkpoint", "it was asked for"
     driven.maintain()
     assert len(checkpoints_in(driven.path)) == 1
