@@ -58,6 +58,18 @@ class User:
         """Whether it may do what is about a whole keyspace."""
         return not self.prefixes
 
+    def may_ask(self, op: int, prefix: bytes | None = None) -> bool:
+        """Whether it may do an operation of the native protocol that has no key.
+
+        Args:
+            prefix: of the keys that a scan gives.
+        """
+        if not self.may(RIGHT_BY_OP.get(op, Right.ADMIN)):
+            return False
+        if prefix is not None:
+            return self.may_touch(prefix)
+        return self.may_touch_all or op not in WHOLE_KEYSPACE_OPS
+
 
 #: Who comes in where no users are set up: everybody, as one who may do everything.
 EVERYBODY: Final = User(DEFAULT_NAME, Right.ADMIN)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kio.access import User
+from kio.frontdoor._dispatch import Dispatch
 from kio.frontdoor.poller import READABLE
 from kio.frontdoor.tls import TlsStream
 
@@ -52,29 +52,27 @@ class Connection:
         self.opened_at = self.read_at = self.sent_at = self.active_at = now
         self.parted_at: float | None = None
 
-    def send(self, output: Callable[[], Buffer], consumed: Callable[[int], int]) -> tuple[int, int]:
-        """Send what the socket takes of `output`; (bytes that left, whether or how much is left).
-
-        Args:
-            output, consumed: what is to be sent, and what is to be told how much of it was taken.
+    def send(self, dispatch: Dispatch) -> tuple[int, int]:
+        """Send what the socket takes of the output; (bytes that left, 0 when nothing is left).
 
         Raises:
             OSError: when the connection is broken.
         """
         if self.tls is None:
-            sent = self._push(output())
-            return sent, consumed(sent)
+            sent = self._push(dispatch.output(self.id))
+            return sent, dispatch.consumed(self.id, sent)
         sent = 0
         while True:
-            left = consumed(self.tls.send(output()))
+            left = dispatch.consumed(self.id, self.tls.send(dispatch.output(self.id)))
             ciphertext = self.tls.output()
             if not ciphertext:
                 return sent, left
+            size = len(ciphertext)
             n = self._push(ciphertext)
+            waiting = self.tls.consumed(n)
             sent += n
-            if n < len(ciphertext):
-                return sent, left + self.tls.consumed(n)
-            self.tls.consumed(n)
+            if n < size:
+                return sent, left + waiting
 
     def part(self) -> None:
         """Say that nothing more comes; what was not sent by now never is, where it is TLS.

@@ -26,17 +26,18 @@ from typing import Final, Protocol
 import msgpack
 
 from kio import limits, log
-from kio.access import RIGHT_BY_OP, WHOLE_KEYSPACE_OPS, Access, Right, User
+from kio.access import Access, Right, User
 from kio.clock import monotonic_s
-from kio.errors import KioError, NotAuthenticated, NotPermitted, Overloaded, ProtocolError
+from kio.errors import KioError, NotPermitted, Overloaded, ProtocolError
 from kio.frontdoor._dispatch import Dispatch
 from kio.frontdoor.connections import Connection, peer_of, send_last, tune
-from kio.frontdoor.doorkeeper import Doorkeeper, Outcome
+from kio.frontdoor.doorkeeper import Doorkeeper
 from kio.frontdoor.events import Asked, Dropped, Event, Gathered, Refused
-from kio.frontdoor.greeting import Greeting
+from kio.frontdoor.greeting import Admitted, Greeting
 from kio.frontdoor.poller import BROKEN, READABLE, WRITABLE, Poller
 from kio.frontdoor.resp.runner import Runner
 from kio.frontdoor.resp.sessions import Session
+from kio.frontdoor.timeouts import IDLE, Timeouts
 from kio.frontdoor.tls import TlsStream
 from kio.tls import ServerTls
 from kio.wire import OP_HELLO, OP_PING, OP_SCAN, encode_frame
@@ -49,12 +50,9 @@ EXPIRE_INTERVAL_S: Final = 0.05
 #: How often some connections are looked at for a timeout, and how many.
 SWEEP_INTERVAL_S: Final = 0.1
 SWEEP_CONNECTIONS: Final = 1_000
-#: How long a connection that was told its last may take to close its side.
-PART_TIMEOUT_S: Final = 1.0
 #: How long accepting rests when there is no descriptor or memory left for another connection.
 ACCEPT_PAUSE_S: Final = 1.0
 
-_IDLE: Final = "it asked nothing"
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _HTTP: Final = (b"GET ", b"POST", b"PUT ", b"HEAD", b"OPTI", b"DELE", b"Host", b"CONN", b"PRI ")
 
@@ -124,10 +122,8 @@ class Door:
         self._greeting = greeting
         self._doorkeeper = doorkeeper or Doorkeeper(Access())
         self._tls = tls
-        self._idle_timeout_s = idle_timeout_s
+        self._timeouts = Timeouts(dispatch, runner, hello_timeout_s, stall_timeout_s, idle_timeout_s)
         self._connections_max = connections_max
-        self._hello_timeout_s = hello_timeout_s
-        self._stall_timeout_s = stall_timeout_s
         self._buffer = bytearray(READ_BYTES)
         self._plain = bytearray(READ_BYTES if tls is not None else 0)
         self._repeats = log.Repeats(_log)
@@ -220,23 +216,16 @@ class Door:
         connection = self._connections.get(event.connection)
         if connection is None:
             return
-        try:
-            hello = self._greeting.answer(event.arguments[0])
-        except KioError as error:
-            self._dispatch.fail(event.handle, error.code, str(error))
-            return
 
-        def proven(outcome: Outcome) -> None:
+        def admitted(outcome: Admitted) -> None:
             if isinstance(outcome, KioError):
                 self._dispatch.fail(event.handle, outcome.code, str(outcome))
             elif connection.id in self._connections:
-                self._admit(connection, outcome)
+                hello, user = outcome
+                self._admit(connection, user)
                 self._dispatch.greet(event.handle, hello.answer, hello.version)
 
-        if hello.user is None:
-            proven(self._doorkeeper.access.default or NotAuthenticated())
-        else:
-            self._doorkeeper.prove(connection.host, hello.user, hello.password, proven)
+        self._greeting.admit(event.arguments[0], connection.host, self._doorkeeper, admitted)
 
     def _admit(self, connection: Connection, user: User) -> None:
         connection.user = user
@@ -246,7 +235,8 @@ class Door:
         connection = self._connections.get(event.connection)
         if connection is None or connection.user is None:
             return
-        if _may(connection.user, event):
+        prefix = event.arguments[2] if event.op == OP_SCAN else None
+        if connection.user.may_ask(event.op, prefix):
             self._rare.asked(event)
         else:
             self._dispatch.fail(event.handle, NotPermitted.code)
@@ -404,9 +394,8 @@ class Door:
         """Send what the socket takes; False when the connection is closed now."""
         if connection.parted_at is not None and connection.tls is not None:
             return True  # nothing can be encrypted any more
-        id, dispatch = connection.id, self._dispatch
         try:
-            n, left = connection.send(lambda: dispatch.output(id), lambda n: dispatch.consumed(id, n))
+            n, left = connection.send(self._dispatch)
         except OSError:
             self._close(connection)
             return False
@@ -454,9 +443,9 @@ class Door:
             connections = list(islice(self._sweep, SWEEP_CONNECTIONS))
         for connection in connections:
             if connection.id in self._connections:
-                reason = self._pick_timeout(connection, now)
+                reason = self._timeouts.pick(connection, now, is_unsent=connection in self._unsent)
                 if reason is not None:
-                    if reason is _IDLE:
+                    if reason is IDLE:
                         _log.debug("connection closed", reason=reason, peer=connection.peer)
                     elif connection.parted_at is None:
                         requests, _ = self._dispatch.in_flight(connection.id)
@@ -464,32 +453,6 @@ class Door:
                             "connection closed", fault=reason, peer=connection.peer, requests=requests
                         )
                     self._close(connection)
-
-    def _pick_timeout(self, connection: Connection, now: float) -> str | None:
-        """Why the connection is to be closed, if it is."""
-        if connection.parted_at is not None:
-            return "it was told its last" if now - connection.parted_at > PART_TIMEOUT_S else None
-        if now - connection.opened_at > self._hello_timeout_s:
-            if not self._dispatch.is_greeted(connection.id):
-                return "it sent no hello"
-            if connection.tls is not None and not connection.tls.is_established:
-                return "it did not finish the TLS handshake"
-        stranger_s = self._runner.stranger_since(connection.id) if self._runner is not None else None
-        if stranger_s is not None and now - stranger_s > self._hello_timeout_s:
-            return "it did not say who it is"
-        if connection in self._unsent:
-            return "it does not read its replies" if now - connection.sent_at > self._stall_timeout_s else None
-        if now - connection.read_at > self._stall_timeout_s and self._dispatch.has_half_frame(connection.id):
-            return "it stopped within a frame"
-        return _IDLE if self._idle_timeout_s and self._is_idle(connection, now) else None
-
-    def _is_idle(self, connection: Connection, now: float) -> bool:
-        # Bytes that are no request do not count.
-        taken = self._dispatch.taken(connection.id)
-        requests, _ = self._dispatch.in_flight(connection.id)
-        if taken != connection.taken or requests or self._dispatch.is_paused(connection.id):
-            connection.taken, connection.active_at = taken, now
-        return now - connection.active_at > self._idle_timeout_s
 
     # --- the end
 
@@ -524,12 +487,3 @@ class Door:
         self.drain()
         for connection in list(self._connections.values()):
             self._close(connection)
-
-
-def _may(user: User, event: Asked) -> bool:
-    """Whether a rare operation is allowed; the kernel sees to the others."""
-    if not user.may(RIGHT_BY_OP.get(event.op, Right.ADMIN)):
-        return False
-    if event.op == OP_SCAN:
-        return user.may_touch(event.arguments[2])
-    return user.may_touch_all or event.op not in WHOLE_KEYSPACE_OPS

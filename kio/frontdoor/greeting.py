@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgpack
 
 from kio import limits
-from kio.errors import BadRequest, ProtocolError
+from kio.access import User
+from kio.errors import BadRequest, KioError, NotAuthenticated, ProtocolError
+from kio.frontdoor.doorkeeper import Doorkeeper, Outcome
 from kio.wire import PROTOCOL_VERSION, PROTOCOL_VERSION_MIN
 
 
@@ -24,6 +27,10 @@ class Hello(NamedTuple):
     answer: bytes
     user: str | None
     password: bytes
+
+
+#: What a hello ends in.
+Admitted = tuple[Hello, User] | KioError
 
 
 class Greeting:
@@ -46,6 +53,27 @@ class Greeting:
         }
         spoken = range(PROTOCOL_VERSION_MIN, PROTOCOL_VERSION + 1)
         self._answers: dict[int, bytes] = {version: msgpack.packb({"protocol": version} | bounds) for version in spoken}
+
+    def admit(self, words: bytes, host: str, doorkeeper: Doorkeeper, admitted: Callable[[Admitted], None]) -> None:
+        """Tell `admitted`, now or later, who comes in by this hello, or the error that it is answered with.
+
+        Args:
+            words: the hello's map.
+            host: where it comes from.
+        """
+        try:
+            hello = self.answer(words)
+        except KioError as error:
+            admitted(error)
+            return
+
+        def proven(outcome: Outcome) -> None:
+            admitted(outcome if isinstance(outcome, KioError) else (hello, outcome))
+
+        if hello.user is None:
+            proven(doorkeeper.access.default or NotAuthenticated())
+        else:
+            doorkeeper.prove(host, hello.user, hello.password, proven)
 
     def answer(self, hello: bytes) -> Hello:
         """What a hello whose map is `hello` says, and its answer.

@@ -389,14 +389,12 @@ class Runner:
     def _checked(self, session: Session, command: Command, arguments: list[bytes], context: Context) -> Any:
         """Run a command on keys with the rights of this moment: they may be others than when it was queued."""
         assert command.run is not None
-        if session.user is not None:
-            session.user.check(command, arguments)
+        _check(session, command, arguments)
         return command.run(arguments, context)
 
     def _late(self, session: Session, command: Command, arguments: list[bytes]) -> Any:
         """The same for one that is about the connection or the daemon."""
-        if session.user is not None:
-            session.user.check(command, arguments)
+        _check(session, command, arguments)
         started = self.own[command.name](session, arguments)
         if isinstance(started, Later):
             raise CommandError(f"ERR {command.name.upper()} with a password is not possible within MULTI")
@@ -433,6 +431,12 @@ class Runner:
     def _keep(self, handle: int, session: Session, arguments: list[bytes]) -> None:
         self._dispatch.tune(session.connection, waiting=True)
         self._kept[session.connection] = handle, arguments
+
+
+def _check(session: Session, command: Command, arguments: list[bytes]) -> None:
+    if session.user is None:
+        raise CommandError("NOAUTH Authentication required.")
+    session.user.check(command, arguments)
 
 
 class _Unspoiling(CommandError):
