@@ -6,7 +6,7 @@
 # A request is held open by one pending count between `gather_begin` and `gather_end`, so that it is not complete while
 # its operations are being added. A rare request is held open the same way by its handle (_handles.pxd).
 # Python's part (events, messages as bytes objects) is in _dispatch.pyx.
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from kio._opbatch cimport (
@@ -28,8 +28,8 @@ from kio.frontdoor._native cimport (
 )
 from kio.frontdoor._resp_reply cimport ErrorText, put_resp
 from kio.frontdoor._request cimport (
-    GREETING, PENDING, RESP, WHEEL_BUCKETS, WHEEL_SHIFT, Connection, Request, Result, Wheel, queue_pop, queue_push,
-    request_leave, request_new, wheel_add, wheel_remove,
+    GREETING, PENDING, RESP, TOKEN, WHEEL_BUCKETS, WHEEL_SHIFT, Connection, Request, Result, Wheel, has_token,
+    queue_pop, queue_push, request_leave, request_new, wheel_add, wheel_remove,
 )
 
 cdef enum:
@@ -41,8 +41,6 @@ cdef enum:
     KEY_BYTES_MAX = 65535
     #: While all connections hold too many unsent bytes, those that hold no more than this are spared.
     SPARED_OUTPUT_BYTES = 1 << 20
-    #: What a request costs of a connection's tokens.
-    TOKEN = 1000
 
 cdef struct Gather:
     # Set once.
@@ -310,22 +308,12 @@ cdef inline void gather_key(Gather* g, Request* r, uint32_t position, uint8_t ke
     gather_add(g, r, position, shard_of(hash, g.shard_count), keyspace, hash, call)
 
 
-cdef inline bint gather_has_token(Gather* g, Connection* c) noexcept nogil:
-    # Whether a connection may make a request now. Tokens come by the millisecond; a second's worth is kept at most.
-    cdef uint64_t passed = g.now_ms - c.tokens_at
-    if g.now_ms > c.tokens_at:
-        c.tokens = (c.tokens if c.tokens > 0 else 0) + <int64_t>(passed if passed < 1000 else 1000) * g.requests_per_s
-        c.tokens = c.tokens if c.tokens < <int64_t>TOKEN * g.requests_per_s else <int64_t>TOKEN * g.requests_per_s
-        c.tokens_at = g.now_ms
-    return c.tokens >= TOKEN
-
-
 cdef inline bint gather_may_take(Gather* g, Connection* c, int divisor) noexcept nogil:
     # Whether a connection is within the soft bounds divided by `divisor`: a paused one is resumed well below them.
     cdef Shard* shard
     if c.stage == GREETING or c.is_waiting:
         return False
-    if g.requests_per_s and not gather_has_token(g, c):
+    if g.requests_per_s and not has_token(c, g.requests_per_s, g.now_ms):
         return False
     if c.requests * divisor >= g.connection_requests_max:
         return False

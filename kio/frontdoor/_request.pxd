@@ -24,6 +24,9 @@ cdef enum:
     WHEEL_BUCKETS = 1024
     WHEEL_SHIFT = 5
 
+    #: What a request costs of a connection's tokens.
+    TOKEN = 1000
+
 cdef struct Result:
     uint64_t offset         # of the payload in `Request.payload`
     uint32_t length
@@ -78,7 +81,7 @@ cdef struct Connection:
     uint8_t rights          # of RESP: 0 while it is a stranger
     Grant* grant            # what it may do; NULL: everything, or Python sees to it
     uint64_t taken          # requests that were ever taken from it
-    int64_t tokens          # thousandths of requests that it may make now, see gather_has_token
+    int64_t tokens          # thousandths of requests that it may make now, see has_token
     uint64_t tokens_at      # when they were last counted, in ms
     bint is_slow            # every command of it goes through Python
     bint is_waiting         # nothing is taken until Python has brought a command to its end
@@ -152,6 +155,17 @@ cdef inline Request* queue_pop(Connection* c) noexcept nogil:
     c.requests -= 1
     c.request_bytes -= r.bytes
     return r
+
+
+cdef inline bint has_token(Connection* c, uint32_t requests_per_s, uint64_t now_ms) noexcept nogil:
+    # Whether a connection may make a request now. Tokens come by the millisecond; a second's worth is kept at most.
+    cdef int64_t most = <int64_t>TOKEN * requests_per_s
+    cdef uint64_t passed = now_ms - c.tokens_at
+    if now_ms > c.tokens_at:
+        c.tokens = (c.tokens if c.tokens > 0 else 0) + <int64_t>(passed if passed < 1000 else 1000) * requests_per_s
+        c.tokens = c.tokens if c.tokens < most else most
+        c.tokens_at = now_ms
+    return c.tokens >= TOKEN
 
 
 cdef inline void wheel_add(Wheel* wheel, Request* r) noexcept nogil:
