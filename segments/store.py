@@ -452,9 +452,7 @@ class Store:
 
     def _reason(self) -> str:
         if not self._read_only_reason and self._engine.suspect_lsn:
-            return (
-                f'records are damaged, and what they may hide is answered Corrupt; run "kio check --shard {self.shard}"'
-            )
+            return f'damaged records; what they may hide is answered Corrupt; run "kio check --shard {self.shard}"'
         return self._read_only_reason or self._chain.supply.why_full()
 
     def stats(self) -> dict[str, Any]:

@@ -34,9 +34,10 @@ from kio.frontdoor._buffer cimport (
 )
 from kio.frontdoor._call cimport EXPIRE_AT_MS_BITS, TTL_MS_BITS, Call, call_add_argument
 from kio.frontdoor._commands cimport Fast, argument, fast_plan
+from kio.frontdoor._deadlines cimport gather_expire
 from kio.frontdoor._gather cimport (
     KEY_BYTES_MAX, Gather, gather_account, gather_add, gather_begin, gather_close, gather_deliver, gather_end,
-    gather_expire, gather_fail, gather_fail_shard, gather_fault, gather_free, gather_init, gather_is_too_much, gather_key,
+    gather_fail, gather_fail_shard, gather_fault, gather_free, gather_init, gather_is_too_much, gather_key,
     gather_let_go, gather_may_take, gather_pop_gathered, gather_refuse, gather_set_deadline,
 )
 from kio.frontdoor._grant cimport Grant, grant_allows, grants_sweep

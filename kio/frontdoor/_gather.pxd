@@ -23,12 +23,12 @@ from kio.frontdoor._buffer cimport (
 from kio.frontdoor._call cimport Call
 from kio.frontdoor._handles cimport Handles, handle_drop, handle_find, handles_free
 from kio.frontdoor._native cimport (
-    CODES, INTERNAL_ERROR, KEY_EMPTY, KEY_TOO_LARGE, OP_MANY, OVERLOADED, REPLY_TOO_LARGE, SHARD_DOWN, TIMEOUT,
+    CODES, INTERNAL_ERROR, KEY_EMPTY, KEY_TOO_LARGE, OP_MANY, OVERLOADED, REPLY_TOO_LARGE, SHARD_DOWN,
     VALUE_TOO_LARGE, Text, is_write, put_reply,
 )
 from kio.frontdoor._resp_reply cimport ErrorText, put_resp
 from kio.frontdoor._request cimport (
-    GREETING, PENDING, RESP, TOKEN, WHEEL_BUCKETS, WHEEL_SHIFT, Connection, Request, Result, Wheel, has_token,
+    GREETING, PENDING, RESP, TOKEN, Connection, Request, Result, Wheel, has_token,
     queue_pop, queue_push, request_leave, request_new, wheel_add, wheel_remove,
 )
 
@@ -340,48 +340,6 @@ cdef inline void gather_close(Gather* g, Connection* c) noexcept nogil:
         if r.handle:
             handle_drop(&g.handles, r)
         request_leave(r)
-
-
-# --- deadlines
-
-
-cdef inline void gather_expire_one(Gather* g, Request* r) noexcept nogil:
-    cdef uint8_t status = TIMEOUT
-    cdef uint32_t i
-    if r.is_write and r.turn != g.turn:
-        status |= MAYBE_APPLIED
-    if not r.is_batch:
-        r.status = status
-        if r.handle:
-            handle_drop(&g.handles, r)
-    else:
-        for i in range(r.count):
-            if r.results[i].status == PENDING:
-                r.results[i].status = status
-                r.results[i].length = 0
-                r.results[i].offset = 0
-                r.failed += 1
-    gather_complete(g, r)
-
-
-cdef inline void gather_expire(Gather* g) noexcept nogil:
-    # Look through the buckets since the last time, the present one included.
-    cdef uint64_t last = g.now_ms >> WHEEL_SHIFT
-    cdef uint64_t tick = g.wheel.tick
-    cdef Request* r
-    cdef Request* next
-    if g.wheel.requests:
-        if last >= tick + WHEEL_BUCKETS:
-            tick = last - WHEEL_BUCKETS + 1
-        while tick <= last:
-            r = g.wheel.buckets[tick & (WHEEL_BUCKETS - 1)]
-            while r != NULL:
-                next = r.wheel_next
-                if r.deadline <= g.now_ms:
-                    gather_expire_one(g, r)
-                r = next
-            tick += 1
-    g.wheel.tick = last
 
 
 # --- what comes from the shards

@@ -130,9 +130,7 @@ def test_who_waits_for_shards_is_not_passed_by_those_who_want_fewer(door: RespDo
     "moment",
     [
         0,
-        pytest.param(
-            1, marks=pytest.mark.xfail(strict=True, reason="an error behind a moment that wrote does not say so")
-        ),
+        1,
     ],
 )
 def test_a_worker_that_dies_ends_the_command_and_lets_the_others_go(door: RespDoor, moment: int) -> None:

@@ -45,7 +45,7 @@ class Job:
         done: gets its reply, or the error that ended it.
     """
 
-    __slots__ = ("done", "group", "handle", "keyspace", "operations", "plan", "shards", "takes_errors")
+    __slots__ = ("done", "group", "handle", "has_written", "keyspace", "operations", "plan", "shards", "takes_errors")
 
     def __init__(
         self,
@@ -66,6 +66,8 @@ class Job:
         self.operations: Rows = []
         #: The operations under way are one atomic batch.
         self.group = False
+        #: One of its writes has been applied.
+        self.has_written = False
 
 
 class Jobs:
@@ -98,6 +100,10 @@ class Jobs:
         """The results of a job's moment are there."""
         job = self._jobs.pop(handle)
         results = self._results(job, replies)
+        job.has_written = job.has_written or any(
+            operation.op in _WRITES and not isinstance(result, KioError)
+            for operation, result in zip(job.operations, results, strict=True)
+        )
         failed = next((result for result in results if isinstance(result, KioError)), None)
         self._advance(job, results if failed is None or job.takes_errors else failed)
 
@@ -197,6 +203,8 @@ class Jobs:
             self._send(job, operations)
 
     def _end(self, job: Job, reply: Any) -> None:
+        if isinstance(reply, KioError) and job.has_written:
+            reply.maybe_applied = True
         if job.shards:
             self._dispatch.end(job.handle)
             self._holds.release(job.shards)
