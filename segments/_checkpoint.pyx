@@ -346,7 +346,7 @@ cdef class Loader:
                 j = i + 1
                 while j < items and self.build.items[j].hint.order == self.build.items[i].hint.order:
                     j += 1
-                for k in range(winners(&self.build, i, j), j):
+                for k in range(winners(&self.build, i, j, same > 0), j):
                     end = self._apply(&self.build.items[k], w, same, out, end)
                 i = j
             for k in range(out, end):

@@ -32,5 +32,5 @@ cdef struct Build:
 cdef list set_up(Build* b, sources)
 cdef void give_up(Build* b) noexcept
 cdef ssize_t gather(Build* b, uint32_t page, uint64_t covered_lsn) except -1 nogil
-cdef size_t winners(Build* b, size_t first, size_t stop) noexcept nogil
+cdef size_t winners(Build* b, size_t first, size_t stop, bint is_over) noexcept nogil
 cdef const uint8_t* key_of(Build* b, const Item* item) noexcept nogil

@@ -434,7 +434,7 @@ cdef int _build_page(Build* b, KeyDir keydir, uint32_t page) except -1 nogil:
         j = i + 1
         while j < n and b.items[j].hint.order == b.items[i].hint.order:
             j += 1
-        for k in range(winners(b, i, j), j):
+        for k in range(winners(b, i, j, False), j):
             words = _take(b, &b.items[k], words)
         i = j
     keydir.fill(page, b.words, words)
@@ -515,11 +515,18 @@ cdef const uint8_t* key_of(Build* b, const Item* item) noexcept nogil:
     return source.base + at if at + item.hint.key_length <= source.size else NULL
 
 
-cdef size_t winners(Build* b, size_t first, size_t stop) noexcept nogil:
-    """Of the items of one hash, `first` to `stop`: the newest of each key, gathered at the end; where they begin."""
+cdef size_t winners(Build* b, size_t first, size_t stop, bint is_over) noexcept nogil:
+    """Of the items of one hash, `first` to `stop`: the newest of each key, gathered at the end; where they begin.
+
+    Args:
+        is_over: older records of that hash, which are not among them, may count: those of a checkpoint. Then what ended a
+            key's life is not to be forgotten for the sake of another key, which came later and so did not collide.
+    """
     cdef size_t i
     for i in range(first, stop - 1):
         if (b.items[i].hint.kind | b.items[i + 1].hint.kind) & FLAG_COLLIDES:
+            return _decide_by_keys(b, first, stop)
+        if is_over and (b.items[i].hint.kind & KIND_MASK == KIND_TOMBSTONE or b.items[i].hint.kind & FLAG_EXPIRY):
             return _decide_by_keys(b, first, stop)
     return stop - 1
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from kio.opbatch import TTL
 from kio.segments import checkpointing
 from kio.segments.manifest import Manifest
 from kio.segments.options import StoreOptions
 from tests.segments.faulty_disk import FaultyDisk
 from tests.segments.opened import checkpoints_in, held_by
-from tests.segments.support import IDENTITY, Driven
+from tests.segments.support import IDENTITY, Driven, Timed, hash_of, key_of_hash, put
 
 INTERVAL_S = 50.0
 ROOMY = StoreOptions(segment_bytes=1 << 20, checkpoint_interval_s=INTERVAL_S)
@@ -216,4 +217,33 @@ def test_a_disk_that_refuses_one_leaves_the_last_and_no_file(tmp_path: Path, kin
     driven.reopen()
     assert driven.items() == {b"k": b"w"}
     assert names(driven) == named(driven)
+    driven.kill()
+
+
+@pytest.mark.parametrize("ending", ["deleted", "expired"])
+def test_a_key_that_ended_behind_it_stays_so_although_another_of_its_hash_came_later(
+    tmp_path: Path, ending: str
+) -> None:
+    # The other one did not collide when it came, so its record does not say that there are two keys of this hash.
+    first, other = (key_of_hash(hash_of(5, 77), i) for i in range(2))
+    driven = Timed(tmp_path / "shard", ROOMY)
+    driven.put(first, b"old")
+    driven.restart()
+    assert named(driven) == ["checkpoint-1.ckpt"]
+    if ending == "deleted":
+        driven.delete(first)
+    else:
+        driven.execute(put(first, b"new", flags={TTL: 1_000}))
+        driven.time.pass_by(2_000)
+        driven.maintain()
+    assert driven.count() == 0
+    driven.put(other, b"other")
+    driven.sync()
+    driven.kill()
+    driven.open()
+    assert named(driven) == ["checkpoint-1.ckpt"]
+    assert driven.store.stats()["checkpoint_fallbacks"] == 0
+    assert driven.items() == {other: b"other"}
+    assert driven.get(first) is None
+    assert driven.count() == 1
     driven.kill()
