@@ -50,7 +50,7 @@ _OVER_SEGMENTS: Final = 0.1
 _ARREARS_SEGMENTS: Final = 0.3
 #: So much of a segment is left free under the limit, for what is written until the compaction has begun; and an output
 #: is begun only where all files then pass the limit by no more than so many segments, what is written meanwhile apart.
-_SLACK_SEGMENTS: Final = 0.05
+_SLACK_SEGMENTS: Final = 0.15
 _FILES_SEGMENTS: Final = 1.8
 #: The next segment is expected to be prepared while an output is written, if so much of the active one is used.
 _NEXT_AT: Final = 1 / 4
