@@ -47,18 +47,27 @@ def connect(
     retries: bool | Unset = UNSET,
     keyspace: int | Unset = UNSET,
     codec: str | Codec | Unset = UNSET,
+    user: str | Unset = UNSET,
+    password: str | bytes | Unset = UNSET,
 ) -> Client:
     """A client of the daemon at `url`, to be opened by `async with`; or by `await`, and closed by `await db.close()`.
 
     The arguments are those of `kio.connect`; there is always one connection. Opening it raises ConnectionLost when no
-    daemon answers, and ProtocolError when what answers is not kio.
+    daemon answers, NotAuthenticated when it wants another password, and ProtocolError when what answers is not kio.
 
     Raises:
         ConfigError: when the URL or an option is wrong.
     """
     return Client(
         options.parse(
-            url, timeout=timeout, connect_timeout=connect_timeout, retries=retries, keyspace=keyspace, codec=codec
+            url,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            retries=retries,
+            keyspace=keyspace,
+            codec=codec,
+            user=user,
+            password=password,
         )
     )
 

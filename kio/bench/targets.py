@@ -16,6 +16,7 @@ from kio.bench.frames import Encoder, Greeting, Replies, Tally
 from kio.bench.native import NativeGreeting, NativeReplies, NativeShape
 from kio.bench.plan import Plan
 from kio.bench.resp import RespGreeting, RespReplies, RespShape
+from kio.client.credentials import redacted
 from kio.client.options import UNIX_PATH_BYTES_MAX, reason
 from kio.client.options import parse as parse_native
 from kio.errors import ConfigError, ConnectionLost, KioError
@@ -83,39 +84,43 @@ def parse_target(url: str) -> Target:
         ConfigError: when the URL is malformed, or of a scheme that nobody here speaks.
     """
     scheme = url.partition(":")[0]
-    if scheme in ("kio", "kio+unix"):
+    shown = redacted(url)
+    if scheme in ("kio", "kios", "kio+unix"):
         options = parse_native(url)
+        if options.is_tls or options.user is not None:
+            raise ConfigError(f"bad URL {shown!r}: a run speaks no TLS and names no user of kio; use the Unix socket")
         if options.keyspace:
-            raise ConfigError(f"bad URL {url!r}: a run writes to keyspace 0, where its prefix keeps it apart")
+            raise ConfigError(f"bad URL {shown!r}: a run writes to keyspace 0, where its prefix keeps it apart")
         return Target(url, "native", options.address)
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ConfigError(f"bad URL {url!r}: {error}") from None
+        why = error if shown == url else "what stands around its password is no host and port"
+        raise ConfigError(f"bad URL {shown!r}: {why}") from None
     if parts.fragment:
-        raise ConfigError(f"bad URL {url!r}: it has no fragment")
+        raise ConfigError(f"bad URL {shown!r}: it has no fragment")
     user = unquote(parts.username) if parts.username else None
     password = unquote(parts.password) if parts.password is not None else None
     if user and password is None:
-        raise ConfigError(f"bad URL {url!r}: a user needs a password, as in redis://{user}:PASSWORD@HOST")
+        raise ConfigError(f"bad URL {shown!r}: a user needs a password, as in redis://{user}:PASSWORD@HOST")
     if scheme == "redis":
         if not parts.hostname:
-            raise ConfigError(f"bad URL {url!r}: it names no host, as in redis://127.0.0.1:{REDIS_PORT}")
+            raise ConfigError(f"bad URL {shown!r}: it names no host, as in redis://127.0.0.1:{REDIS_PORT}")
         if port == 0:
-            raise ConfigError(f"bad URL {url!r}: a port is 1 to 65535")
-        database = _database(url, parts.path.removeprefix("/"))
+            raise ConfigError(f"bad URL {shown!r}: a port is 1 to 65535")
+        database = _database(shown, parts.path.removeprefix("/"))
         address: tuple[str, int] | str = (parts.hostname, REDIS_PORT if port is None else port)
         if parts.query:
-            raise ConfigError(f"bad URL {url!r}: it has no options")
+            raise ConfigError(f"bad URL {shown!r}: it has no options")
     elif scheme in ("redis+unix", "unix"):
-        address = _unix_path(url, parts)
+        address = _unix_path(shown, parts)
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        database = _database(url, query.pop("db", ""))
+        database = _database(shown, query.pop("db", ""))
         if query:
-            raise ConfigError(f"bad URL {url!r}: unknown option {next(iter(query))!r}; it has db")
+            raise ConfigError(f"bad URL {shown!r}: unknown option {next(iter(query))!r}; it has db")
     else:
-        raise ConfigError(f"bad URL {url!r}: it begins with {_SCHEMES}")
+        raise ConfigError(f"bad URL {shown!r}: it begins with {_SCHEMES}")
     return Target(url, "resp", address, user, password, database)
 
 
@@ -203,23 +208,23 @@ def _resolved(address: tuple[str, int]) -> tuple[int, int, int, str, tuple[str |
     return found[0]  # type: ignore[return-value]
 
 
-def _database(url: str, text: str) -> int:
+def _database(shown: str, text: str) -> int:
     if not text:
         return 0
     if not (text.isascii() and text.isdecimal() and int(text) < DATABASES_MAX):
-        raise ConfigError(f"bad URL {url!r}: a database is a number, not {text!r}")
+        raise ConfigError(f"bad URL {shown!r}: a database is a number, not {text!r}")
     return int(text)
 
 
-def _unix_path(url: str, parts: SplitResult) -> str:
+def _unix_path(shown: str, parts: SplitResult) -> str:
     path = unquote(parts.path)
     host = parts.netloc.rpartition("@")[2]
     if host or not path.startswith("/"):
         raise ConfigError(
-            f"bad URL {url!r}: a Unix socket is named by its whole path, as in {parts.scheme}:///run/redis.sock"
+            f"bad URL {shown!r}: a Unix socket is named by its whole path, as in {parts.scheme}:///run/redis.sock"
         )
     if len(path.encode("utf-8", "surrogateescape")) > UNIX_PATH_BYTES_MAX or "\0" in path:
         raise ConfigError(
-            f"bad URL {url!r}: a Unix socket's path has at most {UNIX_PATH_BYTES_MAX} bytes, none of them 0"
+            f"bad URL {shown!r}: a Unix socket's path has at most {UNIX_PATH_BYTES_MAX} bytes, none of them 0"
         )
     return path

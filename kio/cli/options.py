@@ -19,7 +19,10 @@ DEFAULT_TIMEOUT_S: Final = 10.0
 Url = Annotated[
     str,
     typer.Option(
-        "--url", envvar="KIO_URL", metavar="URL", help="Where the daemon listens; kio+unix:///PATH is a Unix socket."
+        "--url",
+        envvar="KIO_URL",
+        metavar="URL",
+        help="Where the daemon listens; kios:// is TLS, kio+unix:///PATH a Unix socket.",
     ),
 ]
 Timeout = Annotated[

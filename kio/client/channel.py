@@ -14,13 +14,20 @@ import socket
 import struct
 from collections import deque
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from kio.client.options import Options, reason, unreachable
+from kio.client.options import Options, is_of_tls, reason, unreachable
 from kio.client.protocol import Limits, Protocol, Reply, Request
 from kio.client.retry import Deadline, own_error
 from kio.client.window import Window
-from kio.errors import ConnectionLost, KioError, Timeout
+from kio.errors import ConnectionLost, KioError, ProtocolError, Timeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kio.client.secure import SecureSocket
+
+    Connected = socket.socket | SecureSocket
 
 #: Buffers that one sendmsg takes; the kernel's bound is 1024.
 SEND_BUFFERS_MAX: Final = 256
@@ -40,10 +47,10 @@ class Channel:
             ProtocolError: when what answers is not kio, or speaks no version that this client knows.
         """
         self._url = options.url
-        self._protocol = Protocol()
+        self._protocol = Protocol(options.user, options.password)
         self.is_broken = False
         by = deadline.sooner(options.connect_timeout)
-        self._socket = _connect(options, by)
+        self._socket, self._has_pending = _connect(options, by)
         self._poll = select.poll()
         try:
             self._socket.setblocking(False)
@@ -80,7 +87,7 @@ class Channel:
 
     def is_stale(self) -> bool:
         """Whether an idle channel has something to read: the daemon closed it, or talks out of turn."""
-        return bool(self._poll.poll(0))
+        return self._has_pending() or bool(self._poll.poll(0))
 
     def exchange(self, requests: list[Request], deadline: Deadline) -> list[Reply]:
         """Send `requests` in order, a window's worth at a time; their replies, in order.
@@ -155,12 +162,13 @@ class Channel:
         left_s = deadline.left_s()
         if left_s <= 0:
             raise Timeout(f"{self._url} did not answer in time")
-        self._poll.modify(self._socket, select.POLLIN | select.POLLOUT if wants_to_send else select.POLLIN)
-        events = self._poll.poll(None if left_s == math.inf else math.ceil(left_s * 1000))
-        if not events:
-            raise Timeout(f"{self._url} did not answer in time")
-        if events[0][1] == select.POLLOUT:
-            return []
+        if not self._has_pending():
+            self._poll.modify(self._socket, select.POLLIN | select.POLLOUT if wants_to_send else select.POLLIN)
+            events = self._poll.poll(None if left_s == math.inf else math.ceil(left_s * 1000))
+            if not events:
+                raise Timeout(f"{self._url} did not answer in time")
+            if events[0][1] == select.POLLOUT:
+                return []
         try:
             count = self._socket.recv_into(self._protocol.buffer())
         except BlockingIOError:
@@ -179,21 +187,33 @@ class Channel:
         except OSError as error:
             if isinstance(error, KioError):
                 raise
+            if is_of_tls(error):  # with TLS 1.3 a server refuses a certificate only now
+                raise ProtocolError(f"no TLS with {self._url}: {reason(error)}") from None
             raise self._lost(error) from None
 
     def _lost(self, error: OSError) -> ConnectionLost:
         return ConnectionLost(f"the connection to {self._url} broke: {reason(error)}")
 
 
-def _connect(options: Options, deadline: Deadline) -> socket.socket:
-    """A connected socket."""
+def _connect(options: Options, deadline: Deadline) -> tuple[Connected, Callable[[], bool]]:
+    """A connected socket, and what tells whether it holds bytes that no poll shows."""
+    context = options.tls_context()
     seconds = max(0.001, min(deadline.left_s(), options.connect_timeout))
     try:
         if isinstance(options.address, tuple):
             connected = socket.create_connection(options.address, seconds)
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            return connected
+            if context is not None:
+                from kio.client.secure import SecureSocket  # few clients need it
+
+                try:
+                    secure = SecureSocket(connected, context, options.address[0])
+                except BaseException:
+                    connected.close()
+                    raise
+                return secure, secure.pending
+            return connected, _nothing
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connected.settimeout(seconds)
@@ -201,8 +221,12 @@ def _connect(options: Options, deadline: Deadline) -> socket.socket:
         except BaseException:
             connected.close()
             raise
-        return connected
+        return connected, _nothing
     except OSError as error:
         if isinstance(error, TimeoutError) and seconds < options.connect_timeout:
             raise Timeout(f"{options.url} did not accept the connection in time") from None
         raise unreachable(options, error) from None
+
+
+def _nothing() -> bool:
+    return False

@@ -17,11 +17,11 @@ from typing import Final
 
 from kio import clock
 from kio.client.channel import RESET_ON_CLOSE
-from kio.client.options import Options, reason, unreachable
+from kio.client.options import Options, is_of_tls, reason, unreachable
 from kio.client.protocol import Limits, Protocol, Reply, Request
 from kio.client.retry import Deadline, own_error
 from kio.client.window import Window
-from kio.errors import ConnectionLost, KioError, Timeout
+from kio.errors import ConnectionLost, KioError, ProtocolError, Timeout
 from kio.limits import CONNECTION_REQUESTS_MAX, MIB
 
 REQUESTS_MAX: Final = CONNECTION_REQUESTS_MAX // 2
@@ -38,7 +38,7 @@ class Multiplexer(asyncio.BufferedProtocol):
     def __init__(self, options: Options) -> None:
         self._options = options
         self._loop = asyncio.get_running_loop()
-        self._protocol = Protocol()
+        self._protocol = Protocol(options.user, options.password)
         self._transport: asyncio.Transport | None = None
         self._waiting: dict[int, tuple[Request, asyncio.Future[Reply]]] = {}
         self._unsent: list[bytes] = []
@@ -215,6 +215,8 @@ class Multiplexer(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed."""
+        if isinstance(exc, OSError) and is_of_tls(exc) and not self._greeted.done():
+            self._break(ProtocolError(f"no TLS with {self._options.url}: {reason(exc)}"))
         why = reason(exc) if isinstance(exc, OSError) else str(exc or "the daemon closed it")
         self._break(ConnectionLost(f"the connection to {self._options.url} broke: {why}"))
         if not self._ended.done():
@@ -239,7 +241,11 @@ async def open_multiplexer(options: Options) -> Multiplexer:
     try:
         async with asyncio.timeout(options.connect_timeout):
             if isinstance(options.address, tuple):
-                await loop.create_connection(make, *options.address)
+                host, port = options.address
+                context = options.tls_context()
+                await loop.create_connection(
+                    make, host, port, ssl=context, server_hostname=host if context is not None else None
+                )
             else:
                 await loop.create_unix_connection(make, options.address)
             assert made is not None

@@ -16,6 +16,8 @@ def connect(
     retries: bool | Unset = UNSET,
     keyspace: int | Unset = UNSET,
     codec: str | Codec | Unset = UNSET,
+    user: str | Unset = UNSET,
+    password: str | bytes | Unset = UNSET,
     max_connections: int | Unset = UNSET,
 ) -> Client:
     """Connect to a daemon.
@@ -28,8 +30,11 @@ def connect(
     again by itself. The client may be used from many threads, and after a fork (the child makes its own connections).
 
     Args:
-        url: `kio://HOST[:PORT][/KEYSPACE]` or `kio+unix:///PATH/OF/SOCKET`. The options below may stand in its query,
-            as in `kio://db:7400/3?timeout=2&retries=false`; an argument wins over the query.
+        url: `kio://[USER:PASSWORD@]HOST[:PORT][/KEYSPACE]` or `kio+unix:///PATH/OF/SOCKET`, or `kios://` for TLS. The
+            options below may stand in its query, as in `kio://db:7400/3?timeout=2&retries=false`; an argument wins over
+            the query. There too, and only there: `password_file`, whose first line is the password; with kios
+            `tls_ca_file` (whom to trust instead of those the system trusts), `tls_cert_file` and `tls_key_file` (what
+            to show a server that asks), and `tls_verify=false`, which lets anybody be the server.
         timeout: seconds that one call may take with all its retries, 5.0 unless given; None is no limit. An iterator
             counts it for each page.
         connect_timeout: seconds until one connection must stand, 2.0 unless given.
@@ -43,11 +48,14 @@ def connect(
         codec: what values are: "bytes" (unless given), "str", "json", "msgpack", or an object with
             `encode(value) -> bytes` and `decode(bytes) -> value`. Every value is encoded on its way in and decoded on
             its way out, but for `incr` and `append`, which stay bytes.
+        user, password: who to be for the daemon; they win over those of the URL. A password without a user is that of
+            the user default. No message and no repr shows a password.
         max_connections: 16 unless given; a call takes one while it runs, and waits for one when all are taken.
 
     Raises:
         ConfigError: when the URL or an option is wrong.
         ConnectionLost: when no daemon answers at the URL.
+        NotAuthenticated: when the daemon wants a user and a password, and these are not right.
         ProtocolError: when what answers is not kio, or speaks no version of the protocol that this client knows.
     """
     client = Client(
@@ -58,6 +66,8 @@ def connect(
             retries=retries,
             keyspace=keyspace,
             codec=codec,
+            user=user,
+            password=password,
             max_connections=max_connections,
         )
     )

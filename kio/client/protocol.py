@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 import msgpack
 
 from kio import wire
+from kio.client.credentials import Secret
 from kio.errors import FrameTooLarge, KioError, NotDecodable, ProtocolError, from_wire
 from kio.limits import (
     FRAME_BYTES_FLOOR,
@@ -139,10 +140,16 @@ class Reply:
 
 
 class Protocol:
-    """The state of one connection, from the hello to its end."""
+    """The state of one connection, from the hello to its end.
 
-    def __init__(self) -> None:
+    Args:
+        user, password: whom the hello names; both or neither.
+    """
+
+    def __init__(self, user: str | None = None, password: Secret | None = None) -> None:
         self.limits = Limits()
+        self._user = user
+        self._password = password
         self.is_greeted = False
         self._in_flight: dict[int, Request | None] = {}
         self._last_id = 0
@@ -157,7 +164,9 @@ class Protocol:
 
     def hello(self) -> bytes:
         """The frame that opens a connection; `is_greeted` tells when it has been answered."""
-        arguments = {"protocol": wire.PROTOCOL_VERSION, "client": CLIENT_NAME}
+        arguments: dict[str, Any] = {"protocol": wire.PROTOCOL_VERSION, "client": CLIENT_NAME}
+        if self._user is not None and self._password is not None:
+            arguments |= {"user": self._user, "password": self._password.reveal()}
         return self.send(Request(wire.OP_HELLO, (arguments,)), 0)[1]
 
     def send(self, request: Request, deadline_ms: int) -> tuple[int, bytes]:

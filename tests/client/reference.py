@@ -8,6 +8,7 @@ answering a hello.
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -80,6 +81,10 @@ class ReferenceServer:
     def __init__(self, path: Path | None = None) -> None:
         self.script: Script = lambda op, arguments: None
         self.greeting: Any = None
+        #: Where set, connections speak TLS.
+        self.context: ssl.SSLContext | None = None
+        #: The map of each hello.
+        self.hellos: list[dict[bytes, Any]] = []
         self.hello: dict[str, Any] = dict(self.HELLO)
         self.store = ReferenceStore(self.hello)
         #: Value bytes of one reply to get_many; keys beyond it are answered ReplyTooLarge.
@@ -134,7 +139,7 @@ class ReferenceServer:
         with self._lock:
             for connection in self._open:
                 with suppress(OSError):  # the other side was faster
-                    connection.shutdown(socket.SHUT_RDWR)
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)  # also below TLS
 
     def operations(self) -> list[int]:
         return [op for _, op, _, _ in self.requests]
@@ -151,6 +156,8 @@ class ReferenceServer:
                 if self._is_stopping:
                     connection.close()
                     return
+                if self.context is not None:
+                    connection = self.context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
                 with self._lock:
                     self._open.add(connection)
                     self.connections += 1
@@ -159,6 +166,8 @@ class ReferenceServer:
     def _serve(self, connection: socket.socket, number: int) -> None:
         try:
             with connection:
+                if isinstance(connection, ssl.SSLSocket):
+                    connection.do_handshake()
                 for message in self._messages(connection):
                     if not self._answer(connection, number, message):
                         return
@@ -184,6 +193,7 @@ class ReferenceServer:
     def _answer(self, connection: socket.socket, number: int, message: list[Any]) -> bool:
         id_, op, deadline_ms, *arguments = message
         if op == wire.OP_HELLO:
+            self.hellos.append(arguments[0])
             if isinstance(self.greeting, Hold):
                 self.greeting.until.wait(10)
             elif self.greeting is not None:
