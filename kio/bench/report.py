@@ -14,6 +14,7 @@ from typing import Any, Final
 from kio.bench.histogram import Histogram
 from kio.bench.measurement import Measurement
 from kio.bench.plan import Plan
+from kio.client.credentials import redacted
 
 VERSION: Final = 1
 #: A rate below this share of what was offered is not the rate that was measured.
@@ -89,15 +90,16 @@ def warnings(report: dict[str, Any]) -> list[str]:
 
 
 def build(run: Measurement) -> dict[str, Any]:
-    """The report as JSON holds it."""
+    """The report as JSON holds it; the URL is without its password."""
     plan = run.plan
+    url = redacted(plan.url)
     reasons = void_reasons(run)
     return {
         "version": VERSION,
-        "url": plan.url,
+        "url": url,
         "workload": plan.workload,
         "loop": "open" if plan.is_open_loop else "closed",
-        "plan": plan.as_dict(),
+        "plan": plan.as_dict() | {"url": url},
         "offered": plan.rate,
         "achieved": round(run.achieved, 1),
         "void": bool(reasons),

@@ -56,6 +56,7 @@ def command(
     from kio.bench import workload as workloads
     from kio.bench.session import Session
     from kio.cli import bench_progress
+    from kio.client.credentials import redacted
 
     given = {field: value for field, value in chosen.items() if value is not None}
     plan = workloads.plan(url, workload or ("custom" if "mix" in given else DEFAULT_WORKLOAD), given)
@@ -66,7 +67,7 @@ def command(
     session.check(plan if rates is None else replace(plan, rate=rates[-1]))
     try:
         if load:
-            output.message(f"writing {plan.records:,} records to {url}")
+            output.message(f"writing {plan.records:,} records to {redacted(url)}")
             session.load(plan)
         if rates is None:
             reports = [session.measured(plan)]
@@ -77,16 +78,16 @@ def command(
     finally:
         if clean:
             session.clean(plan)
-    raise typer.Exit(_code(reports[-1]))
+    raise typer.Exit(_code(reports[-1], url))
 
 
-def _code(last: dict[str, Any]) -> int:
+def _code(last: dict[str, Any], url: str) -> int:
     """A run that was measured is done, void or not; unless it was cut short, or the server is gone."""
     from kio.bench.session import is_reachable
 
     if last["interrupted"]:
         return exit_codes.INTERRUPTED
-    if last["connections_lost"] and not is_reachable(last["url"]):
+    if last["connections_lost"] and not is_reachable(url):
         output.message(f"{last['url']} went away during the run and did not come back")
         return ConnectionLost.exit_code
     return exit_codes.DONE

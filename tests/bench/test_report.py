@@ -58,6 +58,12 @@ def test_the_json_has_every_promised_field() -> None:
     assert report.is_report(made)
 
 
+def test_no_report_holds_the_password_of_its_url() -> None:
+    made = report.build(good(replace(OPEN, url="redis://ada:hunter2@127.0.0.1:6379")))
+    assert made["url"] == "redis://ada:***@127.0.0.1:6379"
+    assert "hunter2" not in json.dumps(made) + report.title(made)
+
+
 def test_a_good_run_is_not_void() -> None:
     assert report.void_reasons(good()) == []
     assert report.void_reasons(good(CLOSED)) == []

@@ -130,3 +130,21 @@ def test_a_refused_password_is_told() -> None:
 
     with scripted(refuse) as address, pytest.raises(ConfigError, match="WRONGPASS"):
         connect(parse_target(f"redis://:x@{address}"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "kio://ada:hunter2@127.0.0.1",
+        "kios://ada:hunter2@127.0.0.1",
+        "kio://ada:hunter2/x@127.0.0.1",
+        "redis://ada:hunter2@127.0.0.1:0",
+        "redis://ada:hunter2/x@127.0.0.1:port",
+        "redis://ada:hunter2@127.0.0.1/many",
+        "http://ada:hunter2@127.0.0.1",
+    ],
+)
+def test_a_url_that_is_refused_is_shown_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_target(url)
+    assert "hunter2" not in str(caught.value)
