@@ -79,7 +79,7 @@ def test_kio_debug_shows_the_traceback(kio: Run, db: FakeClient, monkeypatch: py
         (["get"], "kio: missing argument 'KEY'; see \"kio get --help\"\n"),
         (["get", "--nope", "k"], 'kio: no such option: --nope; see "kio get --help"\n'),
         (["set", "k"], 'kio: give either VALUE (- for stdin) or --file PATH; see "kio set --help"\n'),
-        (["import"], 'kio: give one of --tree DIR, --jsonl FILE, --csv FILE; see "kio import --help"\n'),
+        (["import"], "kio: give one of --tree DIR, --jsonl FILE, --csv FILE, --redis URL; see"),
         (["export", "--tree", "x", "--csv", "-"], "kio: give one of --tree DIR, --jsonl FILE, --csv FILE; see"),
         (["import", "--jsonl", "-"], "kio: --key FIELD goes with --jsonl and --csv, and they need it; see"),
         (["export", "--tree", "x", "--key", "id"], "kio: --key FIELD goes with --jsonl and --csv; see"),

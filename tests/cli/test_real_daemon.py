@@ -240,7 +240,9 @@ def test_the_examples_of_the_help_work_as_they_stand(daemon: Daemon, people: Pat
     if verb in ("restore", "reshard"):
         before = ["backup", "restore"][: ("restore", "reshard").index(verb) + 1]
         lines = [*(line for each in before for line in app.VERBS[each].EXAMPLE.splitlines()), *lines]
-    for line in lines:
+    # Any server that speaks RESP is one to import from.
+    resp = f"redis://127.0.0.1:{daemon.cli_status()['ports']['resp']}/0"
+    for line in (line.replace("redis://:PASSWORD@127.0.0.1:6379/0", resp) for line in lines):
         # What an operator has at the root of the machine is in the test's own directory.
         here = re.sub(r" /(?=backup/|var/)", f" {tmp_path}/", line.replace("kio://127.0.0.1:7400", daemon.url))
         ran = subprocess.run(

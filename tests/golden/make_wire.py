@@ -94,8 +94,8 @@ class Daemon:
                 if isinstance(event, Gathered):
                     self._rare.gathered(event)
                 elif isinstance(event, Asked) and event.op == wire.OP_HELLO:
-                    version, told = self._greeting.answer(event.arguments[0])
-                    self._dispatch.greet(event.handle, told, version)
+                    hello = self._greeting.answer(event.arguments[0])
+                    self._dispatch.greet(event.handle, hello.answer, hello.version)
                 elif isinstance(event, Asked) and event.op == wire.OP_PING:
                     self._dispatch.answer(event.handle, msgpack.packb(event.arguments[0]))
                 elif isinstance(event, Asked):
