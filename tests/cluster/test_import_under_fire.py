@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import Chance
-from tests.cluster.daemon import FULL, ROOT, Daemon, environment, scaled
+from tests.cluster.daemon import FULL, ROOT, Daemon, environment
 
 SOURCES = [Path("/usr/share"), Path("/usr/lib/python3")]
 FILES = 60_000 if FULL else 2_500
@@ -60,7 +60,7 @@ def add_corner_cases(target: Path) -> None:
     (corner / "several MiB").write_bytes(os.urandom(5 << 20))
 
 
-@scaled
+@pytest.mark.stress
 @pytest.mark.timeout(1200 if FULL else 120)
 def test_a_tree_imported_while_workers_are_killed_comes_back_byte_for_byte(chance: Chance) -> None:
     with Daemon(workers=2) as daemon:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 
+import pytest
+
 from tests.cluster.conftest import Chance
 from tests.cluster.daemon import Daemon
 from tests.cluster.load import Load
 
 
+@pytest.mark.stress
 def test_a_directory_set_back_to_an_earlier_state_does_not_pass(chance: Chance) -> None:
     """The plant: all files are replaced by older copies, each of them whole: only the newest writes are gone."""
     with Daemon(workers=2) as daemon:

@@ -29,7 +29,7 @@ KILLS = 50 if FULL else 5
 ELSEWHERE = Path("/dev/shm")
 
 
-@pytest.fixture(params=["one file system", "two file systems"])
+@pytest.fixture(params=["one file system", pytest.param("two file systems", marks=pytest.mark.stress)])
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """Where backups go."""
     if request.param == "one file system":

@@ -175,6 +175,7 @@ def run(cycles: int, disk_mib: int, segment_mib: int, chance: Chance) -> None:
         run_cli("check", "--data", disk / "data")
 
 
+@pytest.mark.stress
 @pytest.mark.timeout(120)
 def test_deletes_or_freed_space_bring_writes_back_on_a_disk_that_is_full_to_the_brim(chance: Chance) -> None:
     run(CYCLES, 64, 4, chance)

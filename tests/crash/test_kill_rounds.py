@@ -145,6 +145,7 @@ def test_a_killed_worker_serves_again_within_two_seconds_at_a_million_keys(chanc
                 assert wire.call(GET, 0, b"key:%08d" % n) == b"v" * 100
 
 
+@pytest.mark.stress
 def test_children_that_are_told_to_end_by_somebody_else_are_started_again_and_lose_nothing(chance: Chance) -> None:
     with Daemon(workers=2) as daemon:
         tags = shard_tags(daemon)

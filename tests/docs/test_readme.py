@@ -8,9 +8,11 @@ redis-server of its own there.
 
 from __future__ import annotations
 
+import gc
 import shutil
+import warnings
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -69,13 +71,22 @@ def path(tmp_path: Path) -> Iterator[str]:
         yield f"{programs}:/usr/bin:/bin"
 
 
+@contextmanager
+def _left_to_the_collector() -> Iterator[None]:
+    """What a session leaves open ends with it, not in the middle of another test."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+        gc.collect()
+
+
 @pytest.mark.parametrize(("name", "section"), SECTIONS)
 def test_every_line_of_a_tour_does_what_it_shows(name: str, section: str, tmp_path: Path, path: str) -> None:
     tours = [block for block in TOURS[name] if block.section == section]
     text = "".join(block.text for block in tours)
     if "redis-cli" in text and shutil.which("redis-cli") is None:
         pytest.skip("redis-cli is not installed")
-    with redis_server() if REDIS in text else nullcontext() as beside:
+    with _left_to_the_collector(), redis_server() if REDIS in text else nullcontext() as beside:
         tour = Tour(tmp_path, beside.port if beside else 0)
         with tour.daemon as daemon:
             for block in tours:

@@ -22,9 +22,9 @@ def kio() -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(params=["redis", "kio"])
+@pytest.fixture(params=[pytest.param("redis", marks=pytest.mark.stress), "kio"])
 def server(request: pytest.FixtureRequest) -> Server:
-    """redis-server, which judges the test, and kio, which the test judges; empty."""
+    """redis-server, which judges the test (in the long run), and kio, which the test judges; empty."""
     running: Server = request.getfixturevalue(request.param)
     running.flush()
     return running

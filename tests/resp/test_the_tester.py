@@ -27,6 +27,8 @@ from tests.resp.resp_codec import (
 )
 from tests.resp.servers import Server, redis_server
 
+pytestmark = pytest.mark.stress
+
 COMMANDS = 3000
 SEED = int(os.environ.get("SEED", "7"))
 #: All that the random sequences must reach, on its good and on its bad side.
