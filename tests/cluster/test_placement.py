@@ -48,6 +48,7 @@ def test_the_daemon_stays_within_the_cores_it_was_given(chance: Chance) -> None:
         os.sched_setaffinity(0, set(cores))
 
 
+@pytest.mark.stress
 def test_a_key_goes_to_the_same_shard_before_and_after_any_restart(chance: Chance) -> None:
     tags = [b"tag%d" % n for n in range(10)]
     with Daemon(workers=2, shards=4) as daemon:

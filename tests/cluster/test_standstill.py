@@ -8,6 +8,8 @@ import signal
 import time
 from collections.abc import Iterator
 
+import pytest
+
 from tests.cluster.conftest import Chance
 from tests.cluster.daemon import Daemon
 from tests.cluster.load import Load
@@ -70,6 +72,7 @@ def test_a_router_that_stands_still_loses_nothing_and_goes_on(chance: Chance) ->
         load.assert_nothing_lost(daemon, chance.repeat, acked_min=400)
 
 
+@pytest.mark.stress
 def test_a_worker_that_stands_still_under_load_loses_nothing(chance: Chance) -> None:
     with Daemon(workers=2) as daemon:
         tags = shard_tags(daemon)

@@ -107,7 +107,7 @@ def restore_and_judge(
     shutil.rmtree(new)
 
 
-@scaled
+@pytest.mark.stress
 @pytest.mark.timeout(1200 if FULL else 120)
 def test_a_backup_that_is_killed_leaves_the_earlier_one_and_the_next_one_cleans_up(
     chance: Chance, target: Path, tmp_path: Path

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 
 from tests.cluster.conftest import Chance
-from tests.cluster.daemon import FULL, SYNC_MODES, Daemon, scaled, wait_until
+from tests.cluster.daemon import FULL, SYNC_MODES, Daemon, wait_until
 from tests.cluster.probe import shard_tags
 from tests.cluster.rawwire import COUNT, Wire
 from tests.crash.numbered import Numbered, count_prefix
@@ -18,7 +18,7 @@ from tests.crash.numbered import Numbered, count_prefix
 ROUNDS = 100 if FULL else 3
 
 
-@scaled
+@pytest.mark.stress
 @pytest.mark.timeout(1200 if FULL else 60)
 @pytest.mark.parametrize("sync", SYNC_MODES)
 def test_after_sigkill_each_shard_holds_a_prefix_of_what_was_sent_to_it(sync: str, chance: Chance) -> None:

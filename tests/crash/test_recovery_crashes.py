@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import Chance
-from tests.cluster.daemon import FULL, Daemon, scaled
+from tests.cluster.daemon import FULL, Daemon
 from tests.cluster.load import Load
 
 ROUNDS = 30 if FULL else 1
@@ -18,7 +18,7 @@ KILLS_EACH = 3
 START_S = 0.6
 
 
-@scaled
+@pytest.mark.stress
 @pytest.mark.timeout(900 if FULL else 60)
 @pytest.mark.parametrize("sync", ["always", "os"] if FULL else ["os"])
 def test_a_recovery_killed_at_any_moment_loses_nothing(sync: str, chance: Chance) -> None:

@@ -297,7 +297,8 @@ def test_a_repair_finds_the_shards_where_they_are(data: Data) -> None:
     with open_shard(data.path, 1) as files:
         assert files.path == victim.parent
         plan = plan_record(files, int(victim.stem))
-        assert plan.lost
+        # Whether the damaged record counted depends on where the directory's seed has put the keys.
+        assert plan.aside == [f"{victim.name}.aside"]
         plan.carry_out()
     assert check_directory(data.path).faults == []
 
