@@ -190,13 +190,14 @@ def test_a_port_in_use_is_refused_with_the_name_of_the_setting(tmp_path: Path):
 def test_the_admin_door_answers_while_every_child_stands_still():
     with Daemon(workers=2) as daemon:
         children = [pid for pid in daemon.pids() if pid != daemon.supervisor]
+        age = re.compile(rb"^kio_figures_age_seconds (\S+)$", re.MULTILINE)
+        wait_until(lambda: age.findall(daemon.http_get("/metrics")[1]), 5, "the first figures")
         for pid in children:
             os.kill(pid, signal.SIGSTOP)
         for path in ("/healthz", "/metrics", "/readyz"):
             began = time.monotonic()
             assert daemon.http_get(path)[0] == 200
             assert time.monotonic() - began < 1.0
-        age = re.compile(rb"^kio_figures_age_seconds (\S+)$", re.MULTILINE)
         wait_until(lambda: float(age.findall(daemon.http_get("/metrics")[1])[0]) > 1.0, 5, "figures to grow old")
         for pid in children:
             os.kill(pid, signal.SIGCONT)
