@@ -11,7 +11,7 @@ from kio._opbatch cimport (
     OP_TTL, TTL, WITH_OLD,
 )
 from kio.frontdoor._call cimport Call, call_add_argument
-from kio.frontdoor._resp cimport Incoming
+from kio.frontdoor._resp cimport Incoming, read_number
 from kio.frontdoor._resp_reply cimport (
     STYLE_ARRAY, STYLE_BULK, STYLE_BOOL, STYLE_ECHO, STYLE_NUMBER, STYLE_OK, STYLE_OK_OR_NULL, STYLE_PONG, STYLE_SUM,
     STYLE_TTL_MS, STYLE_TTL_S, STYLE_ALL_OK,
@@ -34,22 +34,6 @@ cdef inline const uint8_t* argument(const Incoming* i, const uint8_t* p, uint32_
     cdef uint64_t place = i.places.data[at]
     length[0] = <uint32_t>place
     return p + (place >> 32)
-
-
-cdef inline bint read_integer(const uint8_t* p, uint32_t n, int64_t* out) noexcept nogil:
-    # A canonical integer of 64 bits but the two longest ones.
-    cdef bint is_negative = n > 0 and p[0] == 45
-    cdef uint32_t k = 1 if is_negative else 0
-    cdef int64_t number = 0
-    if n == k or n - k > 18 or (p[k] == 48 and n > 1):
-        return False
-    while k < n:
-        if p[k] < 48 or p[k] > 57:
-            return False
-        number = number * 10 + (p[k] - 48)
-        k += 1
-    out[0] = -number if is_negative else number
-    return True
 
 
 cdef inline uint64_t word_of(const uint8_t* p, uint32_t n) noexcept nogil:
@@ -113,7 +97,7 @@ cdef extern from *:
 cdef inline bint fast_lifetime(Fast* f, const uint8_t* text, uint32_t n, int64_t unit_ms) noexcept nogil:
     cdef int64_t number = 0
     cdef uint64_t ms
-    if not read_integer(text, n, &number) or number <= 0 or number > (<int64_t>1 << TTL_FAST_BITS) // unit_ms:
+    if not read_number(text, n, &number) or number <= 0 or number > (<int64_t>1 << TTL_FAST_BITS) // unit_ms:
         return False
     ms = <uint64_t>(number * unit_ms)
     f.call.flags |= TTL
@@ -155,7 +139,7 @@ cdef inline bint fast_count(Fast* f, const Incoming* i, const uint8_t* p, bint i
     cdef uint32_t n = 0
     cdef int64_t delta = 0
     cdef const uint8_t* text = argument(i, p, 2, &n)
-    if not read_integer(text, n, &delta):
+    if not read_number(text, n, &delta):
         return False
     delta = -delta if is_negative else delta
     call_add_argument(&f.call, &delta, 8)

@@ -75,7 +75,7 @@ cdef inline int resp_fault(Incoming* i, const char* why) noexcept nogil:
 
 
 cdef inline bint read_number(const uint8_t* p, size_t n, int64_t* out) noexcept nogil:
-    # An integer as RESP writes lengths: an optional minus, digits, no zero in front.
+    # An integer as RESP and its commands write it: an optional minus, digits, no zero in front; 18 digits at most.
     cdef bint is_negative = n > 0 and p[0] == 45
     cdef size_t k = 1 if is_negative else 0
     cdef int64_t number = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
@@ -26,7 +25,6 @@ REDIS_VERSION: Final = "7.2.0"
 _SECTIONS: Final = (
     "server", "clients", "memory", "persistence", "stats", "replication", "cpu", "commandstats", "keyspace",
 )  # fmt: skip
-_SLEEP_S_MAX: Final = 60.0
 _BY_DEFAULT: Final = tuple(name for name in _SECTIONS if name != "commandstats")
 
 Figures = Mapping[str, Any]
@@ -54,13 +52,11 @@ class ServerCommands:
     Args:
         runner: gets these as its own.
         facts: of the daemon.
-        may_debug: DEBUG SLEEP is there.
     """
 
-    def __init__(self, runner: Runner, facts: Facts, *, may_debug: bool = False) -> None:
+    def __init__(self, runner: Runner, facts: Facts) -> None:
         self._runner = runner
         self._facts = facts
-        self._may_debug = may_debug
         self._started_s = monotonic_s()
         self._run_id = os.urandom(20).hex()
         runner.own |= {
@@ -233,14 +229,7 @@ class ServerCommands:
         return replies[arguments[1].lower()]
 
     def _debug(self, session: Session, arguments: list[bytes]) -> Any:
-        if not self._may_debug:
-            raise CommandError("ERR DEBUG command not allowed; it is for tests, and off")
-        try:
-            seconds = float(arguments[2])
-        except ValueError:
-            raise CommandError("ERR value is not a valid float") from None
-        time.sleep(min(max(seconds, 0.0), _SLEEP_S_MAX))
-        return "OK"
+        raise CommandError("ERR DEBUG command not allowed; there is nothing to debug from outside")
 
     def _function(self, session: Session, arguments: list[bytes]) -> Any:
         replies: dict[bytes, Any] = {
