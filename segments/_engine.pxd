@@ -30,6 +30,7 @@ cdef enum:
     RUN_DONE = 0
     RUN_RARE = 1
     RUN_ROTATE = 2
+    RUN_FULL = 4            # (3 is ANSWERED, see _writing.pxd)
     MISFITS_ROTATE = 0      # what becomes of a record that does not fit the active segment: it asks for another one
     MISFIT_REFUSED = 1      # the next one is answered DiskFull
     MISFITS_REFUSED = 2     # all are
@@ -207,7 +208,7 @@ cdef inline uint64_t end_bytes_of(uint8_t kind) noexcept nogil:
 
 
 cdef inline void note_arrival(Engine engine, uint64_t hash) noexcept nogil:
-    # A key of this hash may have been absent, and is there.
+    # A key of this hash may have been absent, and is there; or was, for no time at all.
     engine.arrivals += 1
     engine.arrived_at[<uint32_t>(hash >> 6) % ARRIVAL_WORDS] = engine.arrivals
 

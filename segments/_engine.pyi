@@ -7,6 +7,7 @@ from kio.segments._keydir import KeyDir
 DONE_RUNNING: int
 RARE_OPERATION: int
 NEEDS_ROTATION: int
+REPLIES_FULL: int
 ROTATE_MISFITS: int
 REFUSE_MISFIT: int
 REFUSE_MISFITS: int

@@ -71,6 +71,7 @@ assert (
 DONE_RUNNING = RUN_DONE
 RARE_OPERATION = RUN_RARE
 NEEDS_ROTATION = RUN_ROTATE
+REPLIES_FULL = RUN_FULL
 #: For `Engine.refuse_misfits`.
 ROTATE_MISFITS = MISFITS_ROTATE
 REFUSE_MISFIT = MISFIT_REFUSED
@@ -85,7 +86,8 @@ cdef class Engine:
         shard, seed: the shard's number and the directory's hash seed.
         value_bytes_max: a longer value is answered ValueTooLarge.
         parks: sync is "always": keep what is not durable apart.
-        reply_bytes_max: past this, the reads of one batch are answered ReplyTooLarge.
+        reply_bytes_max: past this, replies are taken before the batch goes on; within an atomic one, reads are answered
+            ReplyTooLarge.
         memory_bytes_max: where the KeyDir would grow past it, new keys are answered MemoryFull; 0 is no bound.
     """
 
@@ -255,7 +257,8 @@ cdef class Engine:
     def run(self, uint32_t now_ms):
         """Execute up to the batch's end, a rare operation, or a record that does not fit the active segment.
 
-        Returns: DONE_RUNNING, RARE_OPERATION (answer it with `reply`, then run on) or NEEDS_ROTATION (`needed_room`).
+        Returns: DONE_RUNNING, RARE_OPERATION (answer it with `reply`, then run on), NEEDS_ROTATION (`needed_room`) or
+        REPLIES_FULL (`take_replies`, when what is staged is written, then run on).
         """
         cdef int stopped
         with nogil:
@@ -263,10 +266,13 @@ cdef class Engine:
         return stopped
 
     def take_replies(self):
-        """(replies, parked) of the finished batch as messages; b"" where there is none."""
+        """(replies, parked) since they were last taken, as messages; b"" where there is none. Nothing is staged."""
         now = self._message(&self.replies)
         parked = self._message(&self.parked)
-        self.batch = None
+        self.replies.count = self.parked.count = 0
+        if self.index == self.count:
+            self.batch = None
+        self._commit()
         return now, parked
 
     cdef bytes _message(self, Buffer* b):
@@ -548,7 +554,7 @@ cdef class Engine:
         return RUN_DONE
 
     cdef int _execute(self, uint32_t i, uint32_t now_ms) except -1 nogil:
-        """Execute and answer one operation: RUN_DONE; or leave it for later, with nothing changed: RUN_RARE, RUN_ROTATE."""
+        """Execute and answer one operation: RUN_DONE; or leave it for later, with nothing changed: any other."""
         cdef const Operation* op = <const Operation*>self.ops[i]
         cdef const uint8_t* key = self.ops[i] + sizeof(Operation)
         if op.deadline and <int32_t>(now_ms - op.deadline) > 0:
@@ -593,6 +599,7 @@ cdef class Engine:
 
     cdef int _get(self, uint32_t i, const Operation* op, const uint8_t* key) except -1 nogil:
         cdef Found f
+        cdef Buffer* b
         cdef int found = self._locate(op, key, &f)
         self.gets += 1
         if found == THERE and f.header.lsn > self.served_lsn_max:
@@ -600,8 +607,11 @@ cdef class Engine:
         if found == THERE and f.header.lsn >= self.suspect_lsn:
             if f.header.kind & FLAG_EXPIRY and has_expired(self, &f.header, f.record):
                 return self._answer_expired(i, op, &f)
-            if self._answer_value(&self.parked if self.parks and f.header.lsn > self.durable_lsn else &self.replies, i, &f,
-                                  op.flags & WITH_VERSION != 0):
+            b = &self.parked if self.parks and f.header.lsn > self.durable_lsn else &self.replies
+            if not self.open_flag and b.count and b.size + f.header.value_length > self.reply_bytes_max:
+                self.gets -= 1
+                return RUN_FULL
+            if self._answer_value(b, i, &f, op.flags & WITH_VERSION != 0):
                 self.hits += 1
             return 0
         return self._answer_missing(i, op, found)

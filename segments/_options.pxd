@@ -6,7 +6,7 @@ from kio._opbatch cimport (
 )
 from kio.segments._arguments cimport CONDITION, Arguments
 from kio.segments._engine cimport (
-    CODE_MEMORY_FULL, CODE_VALUE_TOO_LARGE, RUN_DONE, RUN_ROTATE, THERE, UNKNOWN, Buffer, Engine, Found,
+    CODE_MEMORY_FULL, CODE_VALUE_TOO_LARGE, RUN_DONE, RUN_ROTATE, THERE, UNKNOWN, Buffer, Engine, Found, note_arrival,
 )
 from kio.segments._format cimport FLAG_EXPIRY, KIND_PUT, KIND_TOMBSTONE, RECORD_HEADER
 from kio.segments._writing cimport (
@@ -72,6 +72,7 @@ cdef inline int set_with(Engine e, uint32_t i, const Operation* op, const uint8_
         if not answer_old(e, i, &f, found == THERE):
             return RUN_DONE
     if a.expires and expiry <= e.now_ms:
+        note_arrival(e, op.hash)
         if f.holds or found == UNKNOWN or e.suspect_lsn:
             outcome = write_tombstone(e, i, op, key, &f)
             if outcome != RUN_DONE:

@@ -44,16 +44,31 @@ from kio.segments.segment import RECORDS_START, Descriptors
 
 #: Whether compaction keeps up with the writes is looked at when so much was written.
 LOOK_BYTES: Final = 1 << 20
+#: What the engine counts, as `stats` tells it.
+_COUNTED: Final = [
+    "gets",
+    "hits",
+    "misses",
+    "sets",
+    "deletes",
+    "expired",
+    "errors",
+    "refused",
+    "bytes_read",
+    "bytes_written",
+]
 
 
 class Executed(NamedTuple):
-    """The replies of a batch, as messages (opbatch.py); b"" where there is none."""
+    """Replies of a batch, as messages (opbatch.py); b"" where there is none."""
 
     #: May leave at once.
     replies: bytes
     #: Must not leave before `durable_lsn` has reached `parked_lsn`.
     parked: bytes
     parked_lsn: int
+    #: The batch is not at its end: to be sent before `go_on`, which must be called before anything else is executed.
+    is_cut: bool
 
 
 class Store:
@@ -191,17 +206,21 @@ class Store:
         return "full" if self._engine.misfits == _engine.REFUSE_MISFITS else "serving"
 
     def execute(self, batch: bytes) -> Executed:
-        """Execute an op batch. What a client can cause becomes a reply's status.
+        """Execute an op batch, up to so many bytes of replies. What a client can cause becomes a reply's status.
 
         Raises:
             ProtocolError: when the message is not a whole batch.
             MemoryError: when there is none for the replies; the process had better end.
         Cost: one write when anything was appended; no fsync, unless a segment has to be made because none is prepared.
         """
+        self._engine.begin(batch)
+        return self.go_on()
+
+    def go_on(self) -> Executed:
+        """Execute more of a batch that was cut; else as `execute`."""
         engine = self._engine
         now = opbatch.monotonic_ms()
         engine.now_ms = self._clock.now_ms()
-        engine.begin(batch)
         is_short_of_memory = False
         while True:
             try:
@@ -215,7 +234,7 @@ class Store:
                 continue
             if not self._write_staged():
                 continue
-            if stopped == _engine.DONE_RUNNING:
+            if stopped in (_engine.DONE_RUNNING, _engine.REPLIES_FULL):
                 break
             if stopped == _engine.RARE_OPERATION:
                 self._rare.execute(now)
@@ -228,7 +247,7 @@ class Store:
         if engine.bytes_written >= self._look_at_bytes:
             self._look_at_arrears()
         replies, parked = engine.take_replies()
-        return Executed(replies, parked, engine.lsn)
+        return Executed(replies, parked, engine.lsn, stopped == _engine.REPLIES_FULL)
 
     def _look_at_arrears(self) -> None:
         self._look_at_bytes = self._engine.bytes_written + LOOK_BYTES
@@ -477,16 +496,7 @@ class Store:
             "epoch": self._chain.epoch,
             "keydir_bytes": engine.keydir.allocated_bytes,
             "keys_fit": engine.keys_fit,
-            "gets": engine.gets,
-            "hits": engine.hits,
-            "misses": engine.misses,
-            "sets": engine.sets,
-            "deletes": engine.deletes,
-            "expired": engine.expired,
-            "errors": engine.errors,
-            "refused": engine.refused,
-            "bytes_read": engine.bytes_read,
-            "bytes_written": engine.bytes_written,
+            **{name: getattr(engine, name) for name in _COUNTED},
             "syncs": self._chain.syncs,
             "sync_ms_last": round(self._chain.sync_ms_last, 3),
             "unsynced_bytes": self.unsynced_bytes,

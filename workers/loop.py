@@ -198,6 +198,10 @@ class WorkerLoop:
                 continue
             if replies:
                 pipes.send(replies)
+            while shard.is_cut:
+                replies = shard.go_on(now)
+                if replies:
+                    pipes.send(replies)
             if shard.gives_up:
                 self._send(shard.release())
             if shard.wants_slice:

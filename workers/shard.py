@@ -32,7 +32,7 @@ from kio.log import Log
 
 if TYPE_CHECKING:
     from kio.segments.jobs import Job
-    from kio.segments.store import Store
+    from kio.segments.store import Executed, Store
 
 SYNC_BYTES_MAX: Final = 64 * MIB
 UNSYNCED_BYTES_MAX: Final = GIB
@@ -93,6 +93,8 @@ class Shard:
         self._is_overdue_logged = False
         #: How long the next batch should wait after the last one, for compaction to keep up with what it wrote.
         self.pause_s = 0.0
+        #: Of the batch that is executed there is more.
+        self.is_cut = False
 
     @property
     def is_idle(self) -> bool:
@@ -115,18 +117,30 @@ class Shard:
         return self._store.state
 
     def execute(self, batch: bytes, now: float) -> bytes:
-        """Execute a batch; the replies that may leave now (b"" where none may). The others are parked."""
+        """Execute a batch; the replies that may leave now (b"" where none may). The others are parked.
+
+        Where `is_cut` says so afterwards, the batch is not at its end: `go_on` comes next.
+        """
         store = self._store
         if store.unsynced_bytes > UNSYNCED_BYTES_MAX and self._is_overdue(now):
             return self._execute_reads(batch)
         executed = store.execute(batch)
+        self.pause_s = 0.0
+        if store.lsn != self._lsn:
+            self.pause_s = store.arrears * len(batch) / PACED_BYTES_PER_S
+        return self._taken(executed, now)
+
+    def go_on(self, now: float) -> bytes:
+        """Execute more of a batch that was cut; as `execute`."""
+        return self._taken(self._store.go_on(), now)
+
+    def _taken(self, executed: Executed, now: float) -> bytes:
+        self.is_cut = executed.is_cut
         if executed.parked:
             self._parked.append((executed.parked_lsn, executed.parked))
-        lsn = store.lsn
-        self.pause_s = 0.0
+        lsn = self._store.lsn
         if lsn != self._lsn:
             self._lsn = lsn
-            self.pause_s = store.arrears * len(batch) / PACED_BYTES_PER_S
             if self._waits_since is None:
                 self._waits_since = now
         return executed.replies
@@ -227,7 +241,12 @@ class Shard:
         reads = [index for index, operation in enumerate(operations) if operation.op not in _WRITES]
         if reads:
             executed = self._store.execute(opbatch.encode_batch(self.shard, batch_id, [operations[i] for i in reads]))
-            replies += [reply._replace(index=reads[reply.index]) for reply in opbatch.decode_replies(executed.replies)]
+            while True:
+                answered = opbatch.decode_replies(executed.replies)
+                replies += [reply._replace(index=reads[reply.index]) for reply in answered]
+                if not executed.is_cut:
+                    break
+                executed = self._store.go_on()
         return opbatch.encode_replies(self.shard, batch_id, replies)
 
 
@@ -238,6 +257,7 @@ class FailedShard:
     is_behind: Final = False
     gives_up: Final = False
     wants_slice: Final = False
+    is_cut: Final = False
     pause_s: Final = 0.0
     state: Final = "failed"
 
@@ -248,6 +268,10 @@ class FailedShard:
     def execute(self, batch: bytes, now: float) -> bytes:
         """The error, once for each operation of the batch."""
         return refuse(batch, self.error)
+
+    def go_on(self, now: float) -> bytes:
+        """Nothing: no batch is cut."""
+        return b""
 
     def pick_sync(self, now: float) -> None:
         """None: nothing is written."""

@@ -36,9 +36,10 @@ from kio.frontdoor._call cimport EXPIRE_AT_MS_BITS, TTL_MS_BITS, Call, call_add_
 from kio.frontdoor._commands cimport Fast, argument, fast_plan
 from kio.frontdoor._deadlines cimport gather_expire
 from kio.frontdoor._gather cimport (
-    KEY_BYTES_MAX, Gather, gather_account, gather_add, gather_begin, gather_close, gather_deliver, gather_end,
-    gather_fail, gather_fail_shard, gather_fault, gather_free, gather_init, gather_is_too_much, gather_key,
-    gather_let_go, gather_may_take, gather_pop_gathered, gather_refuse, gather_set_deadline,
+    EXPECTED_BYTES_FIRST, KEY_BYTES_MAX, Gather, gather_account, gather_add, gather_begin, gather_close, gather_deliver,
+    gather_end, gather_expect_reply, gather_fail, gather_fail_shard, gather_fault, gather_free, gather_init,
+    gather_is_too_much, gather_key, gather_let_go, gather_may_take, gather_pop_gathered, gather_refuse,
+    gather_set_deadline,
 )
 from kio.frontdoor._grant cimport Grant, grant_allows, grants_sweep
 from kio.frontdoor._handles cimport handle_find, handle_new, handle_take
@@ -201,6 +202,7 @@ cdef class Dispatch:
         self._generation += 1
         c.generation = self._generation
         c.hot_shard = -1
+        c.reply_bytes = EXPECTED_BYTES_FIRST
         c.rights = 255
         if is_resp:
             c.protocol = RESP
@@ -557,6 +559,7 @@ cdef class Dispatch:
         cdef Request* r
         self._op_counts[OP_COMMAND] += 1
         r = gather_begin(&self._gather, c, 0, OP_COMMAND, 0, <uint32_t>n, False, 0)
+        gather_expect_reply(&self._gather, r)
         handle_new(&self._gather.handles, r)
         self.commands.command(r.handle, self._id(c), arguments)
         return 0

@@ -6,11 +6,12 @@
 # A request is held open by one pending count between `gather_begin` and `gather_end`, so that it is not complete while
 # its operations are being added. A rare request is held open the same way by its handle (_handles.pxd).
 # Python's part (events, messages as bytes objects) is in _dispatch.pyx.
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from kio._opbatch cimport (
-    ERROR, MAYBE_APPLIED, NUMBER, OP_APPLY, OP_ATOMIC, OP_RARE, REPLIES_MAGIC, VALUE, VERSIONED, Entry, Header, Operation,
+    ERROR, MAYBE_APPLIED, NUMBER, OP_APPLY, OP_ATOMIC, OP_GET, OP_RARE, REPLIES_MAGIC, VALUE, VERSIONED, Entry, Header,
+    Operation,
 )
 from kio._xxh64 cimport routed_hash, shard_of
 from kio.frontdoor._answer cimport is_answer, read_answers
@@ -39,6 +40,10 @@ cdef enum:
     #: A connection with more unsent replies than this takes no more requests.
     OUTPUT_BYTES_SOFT = 8 << 20
     KEY_BYTES_MAX = 65535
+    #: A connection whose replies under way are expected to be longer than this in all takes no more requests.
+    EXPECTED_BYTES_SOFT = 32 << 20
+    #: How long the first reply of a connection is expected to be.
+    EXPECTED_BYTES_FIRST = 1 << 20
     #: While all connections hold too many unsent bytes, those that hold no more than this are spared.
     SPARED_OUTPUT_BYTES = 1 << 20
 
@@ -63,6 +68,7 @@ cdef struct Gather:
     uint64_t now_ms
     size_t requests             # in all queues
     size_t unsent_bytes         # of all connections
+    size_t expected_bytes       # of the replies to all reads in the queues
     uint64_t errors[CODES]      # how many of each were encoded
     uint64_t late               # operations answered when nobody waited any more
     Numbers dirty               # indices of connections with new output
@@ -93,6 +99,18 @@ cdef inline void gather_account(Gather* g, Connection* c) noexcept nogil:
     c.unsent_bytes = n
 
 
+cdef inline void gather_expect(Gather* g, Connection* c, int64_t bytes) noexcept nogil:
+    # Bring the sums of what is expected up to date.
+    c.expected_bytes += bytes
+    g.expected_bytes += bytes
+
+
+cdef inline void gather_expect_reply(Gather* g, Request* r) noexcept nogil:
+    # The reply to this request may be long.
+    r.expected_bytes = r.connection.reply_bytes
+    gather_expect(g, r.connection, r.expected_bytes)
+
+
 cdef inline bint gather_is_too_much(Gather* g, Connection* c, uint32_t length) noexcept nogil:
     # Whether a value is more than a connection, or all of them, may have waiting; one alone always passes.
     if c.unsent_bytes and c.unsent_bytes + length > g.reply_bytes_max:
@@ -111,6 +129,9 @@ cdef inline void gather_reply(Gather* g, Connection* c, Request* r, const uint8_
     wheel_remove(&g.wheel, r)
     queue_pop(c)
     g.requests -= 1
+    gather_expect(g, c, -<int64_t>r.expected_bytes)
+    if r.expected_bytes:
+        c.reply_bytes = max(length, c.reply_bytes - (c.reply_bytes >> 4))
     request_leave(r)
     gather_account(g, c)
     if not c.is_dirty:
@@ -223,6 +244,8 @@ cdef inline Request* gather_begin(Gather* g, Connection* c, uint64_t id, uint8_t
     gather_set_deadline(g, r, g.now_ms + deadline_ms if deadline_ms else 0)
     queue_push(c, r)
     g.requests += 1
+    if (op & <uint8_t>~OP_MANY) == OP_GET:
+        gather_expect_reply(g, r)
     return r
 
 
@@ -311,6 +334,7 @@ cdef inline void gather_key(Gather* g, Request* r, uint32_t position, uint8_t ke
 cdef inline bint gather_may_take(Gather* g, Connection* c, int divisor) noexcept nogil:
     # Whether a connection is within the soft bounds divided by `divisor`: a paused one is resumed well below them.
     cdef Shard* shard
+    cdef size_t waiting
     if c.stage == GREETING or c.is_waiting:
         return False
     if g.requests_per_s and not has_token(c, g.requests_per_s, g.now_ms):
@@ -319,7 +343,13 @@ cdef inline bint gather_may_take(Gather* g, Connection* c, int divisor) noexcept
         return False
     if c.requests and c.request_bytes * divisor >= g.connection_bytes_max:
         return False
-    if (c.held_bytes + buffer_length(&c.output)) * divisor > OUTPUT_BYTES_SOFT:
+    waiting = c.held_bytes + buffer_length(&c.output)
+    if waiting * divisor > OUTPUT_BYTES_SOFT:
+        return False
+    waiting += c.expected_bytes
+    if c.expected_bytes and waiting * divisor > EXPECTED_BYTES_SOFT:
+        return False
+    if waiting > SPARED_OUTPUT_BYTES and 2 * divisor * (g.unsent_bytes + g.expected_bytes) > g.unsent_bytes_max:
         return False
     if c.hot_shard >= 0:
         shard = &g.shards[c.hot_shard]
@@ -335,6 +365,7 @@ cdef inline void gather_close(Gather* g, Connection* c) noexcept nogil:
     while c.head != NULL:
         r = queue_pop(c)
         g.requests -= 1
+        gather_expect(g, c, -<int64_t>r.expected_bytes)
         wheel_remove(&g.wheel, r)
         r.is_answered = True
         if r.handle:

@@ -47,6 +47,7 @@ cdef struct Request:
     uint32_t count          # of results, also those of an atomic, which is no batch: its shard answers them as one
     uint32_t failed         # how many of them are errors
     uint32_t bytes          # of its frame
+    uint32_t expected_bytes # how long its reply was thought to be when it came; 0 where it is no read
     uint8_t op
     uint8_t flags           # as in opbatch.py
     uint8_t status          # of a request that is not a batch
@@ -95,6 +96,8 @@ cdef struct Connection:
     size_t request_bytes
     size_t held_bytes       # payloads of its requests that wait for their turn
     size_t unsent_bytes     # held_bytes and output, as last added to Dispatch's sum of them
+    size_t expected_bytes   # of the replies to the reads in the queue
+    uint32_t reply_bytes    # how long that to its next read may be, by those before it
     size_t skip_bytes       # what is left of a frame that is not taken
     Request* head
     Request* tail

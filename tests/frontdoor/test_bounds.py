@@ -86,17 +86,78 @@ def test_a_connection_that_fills_a_shard_to_its_soft_bound_is_paused_and_others_
     assert modest.replies() == [[1, 0, None]]
 
 
+def test_who_asks_for_much_at_once_gets_all_of_it_a_part_at_a_time(dispatch: Dispatch) -> None:
+    shards = Shards(SHARDS)
+    key = key_of(0, SHARDS)
+    shards.keys[0][0, key] = bytes(1 << 20)
+    peer = Peer(dispatch)
+    peer.feed(b"".join(frame(id, wire.OP_GET, 0, key) for id in range(200)))
+    assert 8 < dispatch.in_flight(peer.id)[0] < 40
+    replies: list[list[object]] = []
+    while len(replies) < 200:
+        turn(dispatch, shards)
+        assert live_allocations()[1] < 48 << 20
+        before = len(replies)
+        replies += peer.replies()
+        assert len(replies) > before
+    assert [reply[:2] for reply in replies] == [[id, 0] for id in range(200)]
+
+
+def test_who_is_answered_briefly_may_ask_for_more_at_once(dispatch: Dispatch) -> None:
+    shards = Shards(SHARDS)
+    peer = Peer(dispatch)
+    requests = b"".join(frame(id, wire.OP_GET, 0, b"k") for id in range(1_000))
+    peer.feed(requests)
+    assert dispatch.in_flight(peer.id)[0] < 40
+    turn(dispatch, shards)
+    assert len(peer.replies()) == 1_000
+    peer.feed(requests)
+    assert dispatch.in_flight(peer.id)[0] == 1_000
+
+
+def test_while_much_is_expected_in_all_a_connection_that_asks_for_little_goes_on() -> None:
+    dispatch, shards = Dispatch(1, SEED, unsent_bytes_max=64 << 20), Shards(1)
+    shards.keys[0][0, b"large"] = bytes(1 << 20)
+    modest = Peer(dispatch)
+    for _ in range(200):
+        modest.send(1, wire.OP_GET, 0, b"small")
+        turn(dispatch, shards)
+    modest.replies()
+    greedy = [Peer(dispatch) for _ in range(10)]
+    for peer in greedy:
+        peer.feed(b"".join(frame(id, wire.OP_GET, 0, b"large") for id in range(30)))
+    assert sum(dispatch.in_flight(peer.id)[0] for peer in greedy) < 64
+    modest.feed(b"".join(frame(id, wire.OP_GET, 0, b"small") for id in range(30)))
+    assert dispatch.in_flight(modest.id)[0] == 30
+    answered: list[object] = []
+    while len(answered) < 300:
+        turn(dispatch, shards)
+        assert live_allocations()[1] < 200 << 20
+        before = len(answered)
+        answered += [reply[1] for peer in greedy for reply in peer.replies()]
+        assert len(answered) > before
+    assert set(answered) == {0}
+
+
 def test_a_connection_that_does_not_take_its_replies_is_paused_and_gets_no_more_than_the_bound() -> None:
     dispatch, shards = Dispatch(1, SEED, reply_bytes_max=20 << 20), Shards(1)
     shards.keys[0][0, b"k"] = bytes(1 << 20)
     peer = Peer(dispatch)
     for id in range(100):
         peer.send(id, wire.OP_GET, 0, b"k")
+    asked = dispatch.in_flight(peer.id)[0]
+    assert asked > 20
     turn(dispatch, shards)
     assert settled_allocations()[1] < 40 << 20
-    replies = peer.replies()
-    assert len(replies) == 100
-    assert [reply[1] for reply in replies] == [0] * 19 + [errors.ReplyTooLarge.code] * 81
+    assert dispatch.is_paused(peer.id)
+    replies = peer.replies()[:asked]
+    assert [reply[1] for reply in replies] == [0] * 19 + [errors.ReplyTooLarge.code] * (asked - 19)
+
+
+def test_a_connection_that_has_much_to_read_is_paused_until_it_has_read() -> None:
+    dispatch, shards = Dispatch(1, SEED), Shards(1)
+    shards.keys[0][0, b"k"] = bytes(1 << 20)
+    peer = Peer(dispatch)
     for id in range(100):
         if not dispatch.is_paused(peer.id):
             peer.send(id, wire.OP_GET, 0, b"k")
@@ -159,26 +220,26 @@ def test_when_half_frames_fill_the_memory_the_largest_are_refused_and_their_conn
     assert [last for _, last in replies] == [[8, 0, None]] * 8
 
 
-def test_when_unsent_replies_fill_the_memory_only_those_with_many_of_them_get_no_more() -> None:
-    dispatch, shards = Dispatch(1, SEED, unsent_bytes_max=8 << 20), Shards(1)
+def test_when_unsent_replies_fill_the_memory_only_those_with_many_of_them_wait() -> None:
+    dispatch, shards = Dispatch(1, SEED, unsent_bytes_max=24 << 20), Shards(1)
     shards.keys[0][0, b"k"] = bytes(1 << 20)
     lazy = [Peer(dispatch) for _ in range(4)]
     for id in range(10):
         for peer in lazy:
             peer.send(id, wire.OP_GET, 0, b"k")
             turn(dispatch, shards)
-    assert settled_allocations()[1] < 20 << 20
+    assert settled_allocations()[1] < 24 << 20
+    assert all(dispatch.is_paused(peer.id) for peer in lazy)
     modest = Peer(dispatch)
     modest.send(1, wire.OP_GET, 0, b"k")
     turn(dispatch, shards)
     assert [reply[:2] for reply in modest.replies()] == [[1, 0]]
-    for peer in lazy:
-        found = [reply[1] for reply in peer.replies()]
-        assert len(found) == 10
-        assert set(found) == {0, errors.ReplyTooLarge.code}
-    lazy[0].send(1, wire.OP_GET, 0, b"k")
-    turn(dispatch, shards)
-    assert [reply[:2] for reply in lazy[0].replies()] == [[1, 0]]
+    found: list[list[list[object]]] = [[] for _ in lazy]
+    for _ in range(20):
+        for replies, peer in zip(found, lazy, strict=True):
+            replies += [reply[:2] for reply in peer.replies()]
+            turn(dispatch, shards)
+    assert found == [[[id, 0] for id in range(10)]] * len(lazy)
 
 
 def test_connections_that_are_idle_after_large_requests_hold_next_to_nothing() -> None:

@@ -188,10 +188,10 @@ def test_every_deadline_is_met_within_a_tick_and_none_too_early() -> None:
     deadlines = {id: chance.choice([1, 31, 32, 33, 500, 32_767, 32_768, 40_000, 100_000, 2**40]) for id in range(500)}
     deadlines |= {500 + id: chance.randrange(1, 70_000) for id in range(500)}
     for id, deadline_ms in deadlines.items():
-        peer.send(id, wire.OP_GET, 0, b"k", deadline_ms=deadline_ms)
+        peer.send(id, wire.OP_EXISTS, 0, b"k", deadline_ms=deadline_ms)
     ((_, batch),) = dispatch.take_batches()
     assert opbatch.decode_header(batch, opbatch.BATCH_MAGIC)[2] == 1_000
-    peer.send(1_000, wire.OP_GET, 0, b"k", deadline_ms=1)
+    peer.send(1_000, wire.OP_EXISTS, 0, b"k", deadline_ms=1)
     now = peer.now_ms
     expired = 0
     while now < peer.now_ms + 110_000:

@@ -31,7 +31,7 @@ from kio.opbatch import (
 )
 from kio.segments.options import StoreOptions
 from tests.segments.faulty_disk import FaultyDisk
-from tests.segments.support import SMALL, Driven, Timed, delete, get, hash_of, key_of_hash, operation, put
+from tests.segments.support import SMALL, Driven, Timed, delete, get, hash_of, key_of_hash, operation, put, replies_of
 
 NOW = 1_700_000_000_000
 Flags = dict[int, Any]
@@ -276,3 +276,39 @@ def test_an_answer_that_tells_of_what_is_not_durable_waits_for_it(tmp_path: Path
     executed = driven.execute(*tells, *absent)
     assert executed.parked == b""
     assert len(opbatch.decode_replies(executed.replies)) == len(tells) + len(absent)
+
+
+def test_a_set_that_has_expired_when_it_comes_is_seen_by_who_watches_the_absent_key(driven: Driven) -> None:
+    watch = operation(wire.OP_EXISTS, b"k", flags={WITH_VERSION: None})
+    before = version(driven.one(watch))
+    assert version(driven.one(watch)) == before
+    assert driven.one(operation(wire.OP_SET, b"k", b"v", flags={EXPIRE_AT: NOW - 1})).status == DONE
+    assert driven.one(get(b"k")).status == ABSENT
+    assert version(driven.one(watch)) != before
+
+
+def test_a_batch_of_more_values_than_one_message_may_hold_is_answered_in_several(tmp_path: Path) -> None:
+    driven = Timed(tmp_path / "shard", StoreOptions(segment_bytes=64 * MIB)).at(NOW)
+    keys = [b"%d" % i for i in range(20)]
+    for key in keys:
+        driven.put(key, key * (4 * MIB))
+    batch = []
+    for key in keys:
+        batch += [get(key), put(key, b"new " + key), get(key)]
+    executed = driven.execute(*batch)
+    replies: list[Reply] = []
+    messages = 1
+    while True:
+        part = replies_of(executed)
+        assert sum(len(reply.payload) for reply in part) <= 64 * MIB
+        replies += part
+        if not executed.is_cut:
+            break
+        executed = driven.store.go_on()
+        messages += 1
+    assert messages > 1
+    replies.sort(key=lambda reply: reply.index)
+    assert [reply.index for reply in replies] == list(range(len(batch)))
+    for number, key in enumerate(keys):
+        old, written, new = replies[3 * number : 3 * number + 3]
+        assert (old.payload, written.status, new.payload) == (key * (4 * MIB), DONE, b"new " + key)

@@ -74,7 +74,7 @@ def test_bytes_that_are_no_whole_batch_are_refused_and_the_store_goes_on(tmp_pat
             driven.store.execute(message)
     assert driven.store.lsn == 0
     assert len(driven.replies(put(b"key", b"value"))) == 1
-    assert driven.execute() == (b"", b"", 1)
+    assert driven.execute() == (b"", b"", 1, False)
 
 
 @pytest.mark.parametrize("prepares", [True, False])
@@ -222,7 +222,8 @@ def test_opening_and_closing_leaves_no_descriptor_and_no_memory_behind(tmp_path:
         driven.reopen() if round % 2 else driven.restart()
     gc.collect()
     assert open_descriptors() <= descriptors
-    assert process.memory_info().rss < memory + (8 << 20)
+    # There are more segments now, and the heap has holes; an engine that stayed would be more.
+    assert process.memory_info().rss < memory + (16 << 20)
     assert len(list(driven.path.iterdir())) < 300
 
 

@@ -38,6 +38,7 @@ class Executed(NamedTuple):
     replies: bytes
     parked: bytes
     parked_lsn: int
+    is_cut: bool = False
 
 
 class ScriptedStore:
