@@ -254,6 +254,10 @@ class Settings:
         "How many requests a second one connection may make, the others wait; 0 is no bound.",
         high=100_000_000,
     )
+    debug_commands: bool = _setting(
+        False,
+        "Whether an administrator may stall every client of Redis with DEBUG SLEEP, to test what clients do then.",
+    )
     log_level: str = _setting(
         "info",
         "The least severe log lines that are written.",

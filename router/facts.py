@@ -38,6 +38,7 @@ class DaemonFacts:
             "tcp-keepalive": "60",
             "dir": settings["data"],
             "bind": settings["host"],
+            "enable-debug-command": "yes" if settings["debug_commands"] else "no",
         }
 
     def figures(self) -> Mapping[str, Any]:

@@ -221,7 +221,7 @@ _SERVER: Final = (
     _command("shutdown", -1, _ADMIN + " no_multi allow_busy", _NONE, "server", "End the daemon.", None, right="admin"),
     _command("latency", -2, "", _NONE, "server", "Latency events; kio keeps none.", None, right="admin"),
     _command("slowlog", -2, "", _NONE, "server", "Slow commands; kio keeps none.", None, right="admin"),
-    _command("debug", -2, _ADMIN, _NONE, "server", "For tests; off.", None, right="admin"),
+    _command("debug", -2, _ADMIN, _NONE, "server", "SLEEP, for tests of clients; off.", None, right="admin"),
     _command("function", -2, "", _NONE, "server", "There are none; FLUSH is answered OK.", None, right="admin"),
 )
 

@@ -200,6 +200,7 @@ def _configure_router(
             "sync": settings.sync,
             "max_memory_mib": settings.max_memory_mib,
             "idle_timeout_s": settings.idle_timeout_s,
+            "debug_commands": settings.debug_commands,
         },
         "users_file": settings.users_file,
         "is_exposed": settings.is_exposed,

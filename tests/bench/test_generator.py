@@ -393,6 +393,7 @@ def test_two_processes_divide_the_connections_and_the_requests() -> None:
 
 
 @pytest.mark.stress
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_one_process_sends_three_hundred_thousand_operations_in_a_second_of_its_core() -> None:
     with noop_process("resp") as (_, url):
@@ -403,6 +404,7 @@ def test_one_process_sends_three_hundred_thousand_operations_in_a_second_of_its_
 
 
 @pytest.mark.stress
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_on_idle_cores_a_known_service_time_is_read_within_two_percent() -> None:
     with noop_process("resp", "--delay-us", "10000") as (server, url), cores_apart(server.pid):
@@ -421,6 +423,7 @@ def test_on_idle_cores_a_known_service_time_is_read_within_two_percent() -> None
 
 
 @pytest.mark.stress
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_a_queue_that_grows_ages_as_arithmetic_says() -> None:
     with noop_process("resp", "--delay-us", "10000") as (_, url):
@@ -434,6 +437,7 @@ def test_a_queue_that_grows_ages_as_arithmetic_says() -> None:
 
 
 @pytest.mark.stress
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_on_idle_cores_one_process_is_punctual_at_twenty_thousand_a_second() -> None:
     with noop_process("resp") as (_, url):

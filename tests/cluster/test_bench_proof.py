@@ -16,7 +16,7 @@ import pytest
 
 from tests.cluster.bench import SERVERS, Bench, Server, bench
 
-pytestmark = [pytest.mark.stress, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.stress, pytest.mark.alone, pytest.mark.timeout(600)]
 
 SECONDS = 20.0
 STOP_AT_S = 8.0

@@ -16,7 +16,7 @@ import pytest
 
 from tests.cluster.bench import Server, bench, redis_server
 
-pytestmark = [pytest.mark.stress, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.stress, pytest.mark.alone, pytest.mark.timeout(600)]
 
 RECORDS = 10_000
 CONNECTIONS = 50

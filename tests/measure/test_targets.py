@@ -11,6 +11,7 @@ SET_MANY_KEYS_PER_S = 200_000
 
 
 @pytest.mark.stress
+@pytest.mark.alone
 def test_one_client_reads_and_writes_batches_at_the_promised_rate() -> None:
     figures = daemon.run(rounds=5)
     assert figures["kio"]["get_many_keys_per_s"] > GET_MANY_KEYS_PER_S, figures

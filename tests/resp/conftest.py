@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.resp.servers import Server, kio_server, need_door, redis_server
+from tests.resp.servers import Server, kio_server, redis_server
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,6 @@ def redis() -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def kio() -> Iterator[Server]:
-    need_door()
     with kio_server() as running:
         yield running
 

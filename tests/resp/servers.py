@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -18,7 +16,7 @@ from typing import Final
 
 import pytest
 
-from tests.cluster.daemon import Daemon, rss_mib, run_cli
+from tests.cluster.daemon import Daemon, rss_mib
 from tests.resp.resp_codec import Connection, Simple
 
 #: STAND_IN=redis makes a second redis-server of kio, to try the tests that compare: nothing may differ then.
@@ -61,20 +59,6 @@ class Server:
     def rss_mib(self) -> float:
         """Resident memory of all its processes."""
         return sum(rss_mib(pid) for pid in self.pids())
-
-
-@functools.cache
-def door_is_there() -> bool:
-    """Whether this kio listens on --resp-port; while it does not, its help says so."""
-    text = run_cli("serve", "--help").stdout.decode()
-    words = " ".join(re.sub(r"[^a-zA-Z-]+", " ", text).split())
-    return "--resp-port" in words and "has no RESP door" not in words
-
-
-def need_door() -> None:
-    """Skips the test that asks while kio has no RESP door."""
-    if not STANDS_IN and not door_is_there():
-        pytest.skip("this kio has no RESP door: `kio serve --help` says so")
 
 
 def need_redis() -> str:

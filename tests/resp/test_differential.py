@@ -44,17 +44,9 @@ def test_kio_answers_as_redis_does_for_long(redis: Server, kio: Server, seed: in
     check(redis, kio, sequence(seed, STRESS_COMMANDS), told)
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("seed", SEEDS)
 def test_redis_answers_as_redis_does(redis: Server, second_redis: Server, seed: int) -> None:
-    told = repeat("test_redis_answers_as_redis_does", seed, COMMANDS)
+    told = repeat("test_redis_answers_as_redis_does", seed, COMMANDS, "-m stress")
     tally = check(redis, second_redis, sequence(seed, COMMANDS), told)
-    assert not tally.excused
-
-
-@pytest.mark.stress
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("seed", SEEDS[:1])
-def test_redis_answers_as_redis_does_for_long(redis: Server, second_redis: Server, seed: int) -> None:
-    told = repeat("test_redis_answers_as_redis_does_for_long", seed, STRESS_COMMANDS, "-m stress")
-    tally = check(redis, second_redis, sequence(seed, STRESS_COMMANDS), told)
     assert not tally.excused

@@ -16,20 +16,24 @@ import time
 from collections import Counter
 from dataclasses import replace
 from typing import Self
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.cluster.daemon import FULL, ROOT, environment
-from tests.resp.attacker import Attacker
+from tests.resp.attacker import ATTACKERS
 from tests.resp.resp_codec import Connection, Simple, command
 from tests.resp.servers import STANDS_IN, Server
 
 SECONDS = float(os.environ.get("RUN_S", "5"))
 STRESS_SECONDS = float(os.environ.get("RUN_S", "600" if FULL else "60"))
-ATTACKERS = 2
 #: All processes together may grow by so much from the first seconds of the fire to its end.
 MEMORY_MIB = 64
-P99_MS = 100
+#: How often the time that the innocent client needs quietly, or a little on a machine of two cores.
+P99_TIMES = 3
+P99_MS = 10
+#: How long that is measured.
+QUIET_S = 5
 HANG_S = 5.0
 OK = Simple(b"OK")
 
@@ -80,15 +84,30 @@ def under_fire(server: Server, seconds: float) -> Innocent:
     """Attackers for so long, an innocent client beside them, all that can be asserted asserted."""
     seed = int(os.environ.get("SEED", "1"))
     pids = server.pids()
+    doors = {"resp": server.port}
+    if server.daemon is not None:
+        doors["native"] = urlsplit(server.daemon.url).port or 0
     with Innocent(server) as innocent:
         attackers = [
+            # Behind everybody else: it is the server that is tried, not how many processes the machine can run.
             subprocess.Popen(
-                [sys.executable, "-m", "tests.resp.attacker", str(server.port), str(seed + number), str(seconds)],
+                [
+                    "nice",
+                    "-n",
+                    "19",
+                    sys.executable,
+                    "-m",
+                    "tests.resp.attacker",
+                    name,
+                    str(port),
+                    str(seed),
+                    str(seconds),
+                ],
                 cwd=ROOT,
                 env=environment(),
                 stdout=subprocess.PIPE,
             )
-            for number in range(ATTACKERS)
+            for name, port in doors.items()
         ]
         time.sleep(seconds / 3)
         warm = server.rss_mib()
@@ -103,7 +122,8 @@ def under_fire(server: Server, seconds: float) -> Innocent:
     assert server.pids() == pids, f"a process died\n{told}"
     assert innocent.wrong == [], f"{innocent.wrong[:3]}\n{told}"
     assert len(innocent.took_ms) > seconds, f"the innocent client was hardly served\n{told}"
-    assert len(made) == len(Attacker(server.port, seed).kinds), "not every kind of attack was made"
+    kinds = sum(len(ATTACKERS[name](port, seed).kinds) for name, port in doors.items())
+    assert len(made) == kinds, "not every kind of attack was made"
     assert grown < MEMORY_MIB, f"grown by {grown:.1f} MiB\n{told}"
     with server.connect() as connection:
         assert connection.call("PING") == Simple(b"PONG")
@@ -116,11 +136,14 @@ def test_hostile_bytes_hurt_nobody(server: Server) -> None:
 
 
 @pytest.mark.stress
+@pytest.mark.alone
 @pytest.mark.timeout(1200)
 def test_hostile_bytes_hurt_nobody_for_long(kio: Server) -> None:
     kio.flush()
+    with Innocent(kio) as quiet:
+        time.sleep(QUIET_S)
     innocent = under_fire(kio, STRESS_SECONDS)
-    assert innocent.p99_ms < P99_MS
+    assert innocent.p99_ms < max(P99_TIMES * quiet.p99_ms, P99_MS), f"quietly {quiet.p99_ms:.1f} ms"
 
 
 def test_announced_lengths_cost_no_memory(server: Server) -> None:

@@ -102,6 +102,8 @@ class Runner:
         self._kept: dict[int, tuple[int, list[bytes]]] = {}
         self._kept_until_s = 0.0
         self._kept_is_all = False
+        #: What `stall` calls when that has ended.
+        self._stalled: list[Callable[[Any], None]] = []
         #: How often each command came, and how often it failed.
         self.calls: dict[str, int] = {}
         dispatch.commands = self
@@ -397,7 +399,7 @@ class Runner:
         _check(session, command, arguments)
         started = self.own[command.name](session, arguments)
         if isinstance(started, Later):
-            raise CommandError(f"ERR {command.name.upper()} with a password is not possible within MULTI")
+            raise CommandError(f"ERR {command.name.upper()} has to wait, which is not possible within MULTI")
         return started
 
     # ---- CLIENT PAUSE ----
@@ -410,6 +412,11 @@ class Runner:
             self.look_at(session)
         self.tick()
 
+    def stall(self, seconds: float, done: Callable[[Any], None]) -> None:
+        """Keep all commands for so long, and then answer OK to the one that wanted it (DEBUG SLEEP)."""
+        self._stalled.append(done)
+        self.hold_back(seconds, is_all=True)
+
     def tick(self) -> None:
         """Look whether what is kept may go on; to be called some times a second."""
         if self._kept_until_s > monotonic_s():
@@ -418,6 +425,9 @@ class Runner:
             self._kept_until_s = 0.0
             for session in self.sessions:
                 self.look_at(session)
+        stalled, self._stalled = self._stalled, []
+        for done in stalled:
+            done("OK")
         kept, self._kept = self._kept, {}
         for connection, (handle, arguments) in kept.items():
             self._dispatch.tune(connection, waiting=False)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, Protocol
 
 import msgpack
@@ -16,7 +18,7 @@ from kio.commands.arguments import integer, syntax_error, wrong_arity
 from kio.commands.ops import Operation, Plan
 from kio.commands.plans_keys import KEYSPACES
 from kio.commands.replies import CommandError, Verbatim
-from kio.frontdoor.resp.runner import Runner
+from kio.frontdoor.resp.runner import Later, Runner
 from kio.frontdoor.resp.sessions import Session
 from kio.glob import Glob
 
@@ -229,7 +231,12 @@ class ServerCommands:
         return replies[arguments[1].lower()]
 
     def _debug(self, session: Session, arguments: list[bytes]) -> Any:
-        raise CommandError("ERR DEBUG command not allowed; there is nothing to debug from outside")
+        if self._facts.settings["enable-debug-command"] != "yes":
+            raise CommandError(
+                "ERR DEBUG command not allowed. It is for tests of clients; the setting is debug_commands."
+            )
+        seconds = _seconds(arguments[2])
+        return Later(partial(self._runner.stall, seconds)) if seconds else "OK"
 
     def _function(self, session: Session, arguments: list[bytes]) -> Any:
         replies: dict[bytes, Any] = {
@@ -262,8 +269,17 @@ class ServerCommands:
         return [local, 0]
 
 
-def _unpacked(payload: bytes) -> Figures:
+def _seconds(text: bytes) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise CommandError("ERR timeout is not a number of seconds")
+    return seconds
 
+
+def _unpacked(payload: bytes) -> Figures:
     figures: Figures = msgpack.unpackb(payload, strict_map_key=False)
     return figures
 
