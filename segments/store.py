@@ -45,18 +45,9 @@ from kio.segments.segment import RECORDS_START, Descriptors
 #: Whether compaction keeps up with the writes is looked at when so much was written.
 LOOK_BYTES: Final = 1 << 20
 #: What the engine counts, as `stats` tells it.
-_COUNTED: Final = [
-    "gets",
-    "hits",
-    "misses",
-    "sets",
-    "deletes",
-    "expired",
-    "errors",
-    "refused",
-    "bytes_read",
-    "bytes_written",
-]
+_COUNTED: Final = (
+    *("gets", "hits", "misses", "sets", "deletes", "expired", "errors", "refused", "bytes_read", "bytes_written"),
+)
 
 
 class Executed(NamedTuple):

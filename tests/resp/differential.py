@@ -163,7 +163,7 @@ def _judge(
     name = words[0].upper()
     was_tainted = side.tainted
     queued = side.queued
-    if name == b"RESET" or (name in (b"EXEC", b"DISCARD") and len(words) == 1):
+    if name in (b"RESET", b"EXEC") or (name == b"DISCARD" and len(words) == 1):
         side.queued, side.in_multi, side.tainted = [], False, False
     elif name == b"MULTI" and OK in (ours, theirs):
         side.queued, side.in_multi = [], True
