@@ -14,11 +14,11 @@ from kio.cli import config as config_verb
 
 from .conftest import Run
 
-VERBS = {(name,): verb for name, verb in app.VERBS.items()} | {
+VERBS = {(name,): app.imported(module) for name, module in app.VERBS.items()} | {
     ("config", "show"): config_verb,
     ("log", "dump"): log_dump,
-    **{("repair", name): verb for name, verb in app.REPAIRS.items()},
-    **{("user", name): verb for name, verb in app.USERS.items()},
+    **{("repair", name): app.imported(f"repair_{name}") for name in app.REPAIRS},
+    **{("user", name): app.imported(f"user_{name}") for name in app.USERS},
     ("bench",): bench,
     ("bench", "compare"): bench_compare,
     ("bench", "workloads"): bench_workloads,

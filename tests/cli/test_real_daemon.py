@@ -236,10 +236,10 @@ def test_the_examples_of_the_help_work_as_they_stand(daemon: Daemon, people: Pat
         db.set_many(dict.fromkeys(["user:42", "user:43", "site/x", "people:1"], b'{"id": "1"}'))
         db.set("session:42", b"", ttl=1_000)
     path = os.pathsep.join([str(shim.parent), os.environ["PATH"]])
-    lines = app.VERBS[verb].EXAMPLE.splitlines()
+    lines = app.imported(app.VERBS[verb]).EXAMPLE.splitlines()
     if verb in ("restore", "reshard"):
         before = ["backup", "restore"][: ("restore", "reshard").index(verb) + 1]
-        lines = [*(line for each in before for line in app.VERBS[each].EXAMPLE.splitlines()), *lines]
+        lines = [*(line for each in before for line in app.imported(app.VERBS[each]).EXAMPLE.splitlines()), *lines]
     # Any server that speaks RESP is one to import from.
     resp = f"redis://127.0.0.1:{daemon.cli_status()['ports']['resp']}/0"
     for line in (line.replace("redis://:PASSWORD@127.0.0.1:6379/0", resp) for line in lines):
