@@ -20,8 +20,9 @@ OK = Simple(b"OK")
 
 
 def is_let_in(server: Server) -> bool:
-    with server.connect() as connection:
+    with contextlib.suppress(OSError), server.connect() as connection:
         return connection.call("PING") == Simple(b"PONG")
+    return False
 
 
 @pytest.mark.stress
