@@ -287,6 +287,24 @@ def test_a_connection_watches_no_more_than_it_may_queue(peer: RespPeer, monkeypa
     assert peer.ask_all((b"RESET",), (b"WATCH", *keys[:8])) == b"+RESET\r\n" + OK
 
 
+def test_all_connections_together_hold_no_more_than_they_may(door: RespDoor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kio.frontdoor.resp.runner._HELD_BYTES_MAX", 10_000)
+    refusal = b"-BUSY the transactions of all clients hold 10000 bytes already; retry later\r\n"
+    peers = [door.peer() for _ in range(4)]
+    for peer in peers:
+        assert peer.ask_all((b"WATCH", ONE), (b"MULTI",)) == OK + OK
+    assert [peer.ask(b"SET", ONE, bytes(3_000)) for peer in peers] == [QUEUED] * 3 + [refusal]
+    assert peers[3].ask(b"EXEC").startswith(b"-EXECABORT")
+    peers[0].close()
+    peers[1].ask(b"RESET")
+    assert peers[2].ask(b"EXEC") == b"*1\r\n" + OK
+    assert door.runner.sessions.held.bytes == 0
+    assert peers[3].ask_all((b"WATCH", ONE), (b"UNWATCH",)) == OK + OK
+    assert door.runner.sessions.held.bytes == 0
+    assert peers[3].ask_all((b"MULTI",), (b"SET", ONE, bytes(9_000))) == OK + QUEUED
+    assert peers[2].ask(b"WATCH", *(b"%0100d" % number for number in range(10))) == refusal
+
+
 def test_watch_multi_and_exec_in_one_piece_watch(door: RespDoor, peer: RespPeer) -> None:
     other = door.peer()
     door.is_holding = True

@@ -28,13 +28,15 @@ from kio.frontdoor.resp import inline, transactions
 from kio.frontdoor.resp.encoding import encode, encode_error
 from kio.frontdoor.resp.jobs import Job, Jobs
 from kio.frontdoor.resp.rights import Everybody, Guest
-from kio.frontdoor.resp.sessions import Queued, Session, Sessions
+from kio.frontdoor.resp.sessions import Session, Sessions
 
 #: What a stranger may run.
 _FOR_STRANGERS: Final = frozenset(("auth", "hello", "quit", "reset"))
 #: What is run at once within MULTI.
 _NOT_QUEUED: Final = frozenset(("exec", "discard", "multi", "watch", "quit", "reset"))
 _QUEUED_BYTES_MAX: Final = limits.CONNECTION_BYTES_MAX
+#: What the queues and the watches of all connections take.
+_HELD_BYTES_MAX: Final = limits.HALF_FRAMES_BYTES_MAX
 _SHOWN_BYTES_MAX: Final = 128
 
 _log = log.Log(__name__)
@@ -307,8 +309,14 @@ class Runner:
         size = sum(map(len, arguments)) + 64 * len(arguments)
         if session.queued_bytes + size > _QUEUED_BYTES_MAX:
             raise CommandError(f"ERR a transaction holds at most {_QUEUED_BYTES_MAX} bytes")
-        session.queued_bytes += size
-        session.queued.append(Queued(arguments, size))
+        self._need_room(size)
+        session.queue(arguments, size)
+
+    def _need_room(self, size: int) -> None:
+        if self.sessions.held.bytes + size > _HELD_BYTES_MAX:
+            raise CommandError(
+                f"BUSY the transactions of all clients hold {_HELD_BYTES_MAX} bytes already; retry later"
+            )
 
     def _multi(self, session: Session, arguments: list[bytes]) -> str:
         if session.queued is not None:
@@ -339,9 +347,9 @@ class Runner:
         size = sum(map(len, new)) + 64 * len(new)
         if session.watched_bytes + size > _QUEUED_BYTES_MAX:
             raise CommandError(f"ERR a connection watches keys of at most {_QUEUED_BYTES_MAX} bytes")
+        self._need_room(size)
         versions = yield [ops.version(key) for key in new]
-        session.watched_bytes += size
-        session.watched |= {(keyspace, key): version for key, version in zip(new, versions, strict=True)}
+        session.watch({(keyspace, key): version for key, version in zip(new, versions, strict=True)}, size)
         return "OK"
 
     def _unwatch(self, session: Session, arguments: list[bytes]) -> str:

@@ -19,6 +19,15 @@ class Queued(NamedTuple):
     size: int
 
 
+class Held:
+    """What the queues and the watches of all connections take, in bytes, about."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
 class Session:
     """One connection.
 
@@ -30,12 +39,14 @@ class Session:
         version: of RESP.
         user: who it is; None while it is a stranger.
         stranger_s: since when it is one, if it is.
+        held: what its queue and its watches are counted in, too.
+    Invariant: `queued_bytes` and `watched_bytes` are a part of `held.bytes`, until the session is removed.
     """
 
     __slots__ = (
-        "connection", "fd", "keyspace", "last", "last_s", "library", "library_version", "local", "name", "opened_s",
-        "peer", "queue_error", "queued", "queued_bytes", "reply_mode", "stranger_s", "user", "version", "watched",
-        "watched_bytes",
+        "connection", "fd", "held", "keyspace", "last", "last_s", "library", "library_version", "local", "name",
+        "opened_s", "peer", "queue_error", "queued", "queued_bytes", "reply_mode", "stranger_s", "user", "version",
+        "watched", "watched_bytes",
     )  # fmt: skip
 
     def __init__(self, connection: int, fd: int, peer: str, local: str) -> None:
@@ -46,6 +57,10 @@ class Session:
         self.opened_s = self.last_s = self.stranger_s = monotonic_s()
         self.last = "NULL"
         self.user: Any = None
+        self.held = Held()
+        self.queued_bytes = 0
+        #: What `watched` takes, about.
+        self.watched_bytes = 0
         self.forget()
 
     def forget(self) -> None:
@@ -62,18 +77,31 @@ class Session:
     def unwatch(self) -> None:
         """EXEC depends on nothing."""
         self.watched: Watched = {}
-        #: What they take, about.
+        self.held.bytes -= self.watched_bytes
         self.watched_bytes = 0
 
     def begin_queue(self) -> None:
         """MULTI."""
         self.queued: list[Queued] | None = []
-        self.queued_bytes = 0
         self.queue_error = False
+
+    def queue(self, arguments: list[bytes], size: int) -> None:
+        """A command waits for EXEC."""
+        assert self.queued is not None
+        self.queued.append(Queued(arguments, size))
+        self.queued_bytes += size
+        self.held.bytes += size
+
+    def watch(self, watched: Watched, size: int) -> None:
+        """EXEC depends on these, too."""
+        self.watched |= watched
+        self.watched_bytes += size
+        self.held.bytes += size
 
     def end_queue(self) -> None:
         """After EXEC or DISCARD."""
         self.queued = None
+        self.held.bytes -= self.queued_bytes
         self.queued_bytes = 0
         self.queue_error = False
 
@@ -83,14 +111,19 @@ class Sessions:
 
     def __init__(self) -> None:
         self._sessions: dict[int, Session] = {}
+        self.held = Held()
 
     def add(self, session: Session) -> None:
-        """It came."""
+        """It came, and holds nothing yet."""
+        session.held = self.held
         self._sessions[session.connection] = session
 
     def remove(self, connection: int) -> None:
         """It went."""
-        self._sessions.pop(connection, None)
+        session = self._sessions.pop(connection, None)
+        if session is not None:
+            session.end_queue()
+            session.unwatch()
 
     def get(self, connection: int) -> Session | None:
         """That of a connection."""
