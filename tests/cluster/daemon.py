@@ -180,7 +180,9 @@ class Daemon:
 
     def _announced(self, pattern: bytes, offset: int) -> str:
         def look() -> str:
-            found = re.search(pattern, self.log.read_bytes()[offset:])
+            # A line that is being written may be seen in part.
+            whole, _, _ = self.log.read_bytes()[offset:].rpartition(b"\n")
+            found = re.search(pattern, whole)
             if found is None and not self.is_running():
                 raise AssertionError(f"the daemon exited {self.exit_code()} before it was ready:\n{self.log_tail()}")
             return found[1].decode() if found else ""
