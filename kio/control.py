@@ -20,14 +20,18 @@ Supervisor to router
                 "native"|"resp"}], pipes_dir, max_value_bytes, server, resp_port, settings (some, for CONFIG of
                 RESP), max_connections, log_level, log_format, shard_operations_max, shard_bytes_max,
                 users_file ("": none), is_exposed, protected_mode, tls (None, or cert_file, key_file, ca_file,
-                min_version), idle_timeout_s, client_requests_per_s
+                min_version), idle_timeout_s, client_requests_per_s, keyspaces (256 bytes: by the keyspace that clients
+                name, the one that stands in records)
     worker_up   worker, name, shards: [..]    connect to this pair of pipes, route these shards there
     worker_down worker, shards: [..]          fail what is in flight there with ShardDown, drop the pipes
     topology    status                        what the supervisor knows for `stats`: pids, restarts, ports, versions
     reload      (none)                        read the users and the certificates anew
+    keyspaces   id, places, error             the answer to a `swap`: the map that holds from now on, as in `configure`,
+                                              and what clients are told ("": it was swapped, and that is durable)
     drain       (none)                        stop taking requests, answer those in flight, exit 0
 Router to supervisor
     ready       (none)
+    swap        id, first, second             swap these keyspaces of clients, durably; answered in order
     stats       connections, requests, bytes_in, bytes_out, in_flight, buffer_bytes (held for clients),
                 errors: {code: n}, per_op: {op: n}, tls_faults, authentication_failures, rss_bytes, cpu_s
 

@@ -37,6 +37,7 @@ from kio.frontdoor.resp.rights import Guest, Known
 from kio.frontdoor.resp.runner import Runner
 from kio.frontdoor.resp.server import REDIS_VERSION, ServerCommands
 from kio.frontdoor.resp.sessions import Session
+from kio.frontdoor.resp.swapping import Kept, SwapCommand
 from kio.log import Log
 from kio.router.facts import DaemonFacts
 from kio.router.pipes import Pipes
@@ -125,9 +126,15 @@ class RouterLoop:
         facts = DaemonFacts(configure, self._stats)
         ServerCommands(self._runner, facts)
         IntrospectionCommands(self._runner)
+        self._dispatch.map_keyspaces(configure["keyspaces"])
+        self._swap = SwapCommand(self._runner, self._ask_swap, configure["keyspaces"])
+        self._rare.when_still = self._swap.when_still
         # Changed by the loop.
         self._workers: dict[int, _Worker] = {}
         self._pipes_of: list[Pipes | None] = [None] * shards
+        #: Who is to hear of the supervisor's answer, by the id of the swap.
+        self._swaps: dict[int, Callable[[Kept], None]] = {}
+        self._swap_id = 0
         self._stats_at = 0.0
         self._drain_until: float | None = None
         for shard in range(shards):
@@ -229,12 +236,22 @@ class RouterLoop:
                 self._worker_down(message["worker"])
             elif kind == "topology":
                 self._rare.topology = message["status"]
+            elif kind == "keyspaces":
+                self._swaps.pop(message["id"])(Kept(message["places"], message["error"]))
             elif kind == "reload":
                 self._reload()
             elif kind == "drain":
                 self._drain()
             else:
                 _log.warning("unknown control message", type=kind)
+
+    def _ask_swap(self, first: int, second: int, told: Callable[[Kept], None]) -> bool:
+        self._swap_id += 1
+        message = {"type": "swap", "id": self._swap_id, "first": first, "second": second}
+        if not control.send(self._control, message):
+            return False
+        self._swaps[self._swap_id] = told
+        return True
 
     def _receive_signal(self) -> None:
         if signal.SIGTERM in os.read(self._signal_fd, 64):

@@ -55,6 +55,8 @@ class RareOperations:
         self._shards = shards
         self._router_stats = router_stats
         self._steps: dict[int, Callable[[Replies], None]] = {}
+        #: Calls back when no keyspaces are being swapped, now or later.
+        self.when_still: Callable[[Callable[[], None]], None] = lambda then: then()
         #: What the supervisor last told of the daemon.
         self.topology: Mapping[str, Any] = {}
 
@@ -67,7 +69,7 @@ class RareOperations:
         elif event.op == OP_STATS:
             self._ask_shards(event.handle, OP_STATS, 0, self._stats, limit_ms=STATS_LIMIT_MS)
         elif event.op == OP_SEAL:
-            self._ask_shards(event.handle, OP_SEAL, 0, self._answer_points)
+            self._seal(event.handle)
         else:
             self._fail(event.handle, errors.UnknownOperation())
 
@@ -158,6 +160,16 @@ class RareOperations:
         self._dispatch.fan_out(handle, OP_SCAN, [shard], value, keyspace)
 
     # --- seal
+
+    def _seal(self, handle: int) -> None:
+        # Points are of the map of keyspaces that is on disk, so they wait until that one holds here, too.
+        self._steps[handle] = lambda _: None
+
+        def begin() -> None:
+            if handle in self._steps:
+                self._ask_shards(handle, OP_SEAL, 0, self._answer_points)
+
+        self.when_still(begin)
 
     def _answer_points(self, handle: int, replies: Replies) -> None:
         for shard, (status, payload) in enumerate(replies):

@@ -3,7 +3,8 @@
     1  ask all shards for their points, at one moment
     2  give every segment they name a second name: in the new generation, or, where DIR is on another file system, in
        a staging directory inside the data directory. From here on nothing can vanish. Where a segment vanished before
-       that (compaction unlinked it), ask again for points of all shards; what has its second name keeps it
+       that (compaction unlinked it), ask again for points of all shards; what has its second name keeps it. So too
+       where keyspaces were swapped meanwhile: the map (keyspaces.py) is to be that of the points
     3  make what is linked durable, or copy what is staged, and compare each copy of a sealed segment with its hash
     4  write a manifest for each shard, sync directories, then BACKUP (backup_file.py); only then remove the older
        generation and the staging directory
@@ -30,7 +31,7 @@ from typing import Any, Final, NamedTuple
 
 from kio.clock import wall_ms
 from kio.errors import Corrupt, DirectoryInUse, DirectoryInvalid, Overloaded
-from kio.segments import backup_file
+from kio.segments import backup_file, keyspaces
 from kio.segments.backup_file import Backup, ShardAt
 from kio.segments.disk import DISK, Disk, FileLock, lock_file
 from kio.segments.identity import DirectoryIdentity, load, shard_path, shards_root
@@ -82,8 +83,8 @@ class _Wanted(NamedTuple):
         return shard_path(root, self.shard) / segment_name(self.entry.id)
 
 
-class _Vanished(Exception):
-    """A segment is not there any more."""
+class _Changed(Exception):
+    """The data directory is not what the points are of any more: says why."""
 
 
 def take_backup(source: Path, target: Path, ask: Ask, *, progress: Progress | None = None, disk: Disk = DISK) -> Taken:
@@ -96,7 +97,7 @@ def take_backup(source: Path, target: Path, ask: Ask, *, progress: Progress | No
     Raises:
         DirectoryInvalid: when `source` is no data directory, or `target` holds something else.
         DirectoryInUse: when another backup into `target` is under way.
-        Overloaded: when segments vanished again and again.
+        Overloaded: when segments vanished, or keyspaces were swapped, again and again.
         KioError: whatever `ask` raises.
         OSError: when a disk refuses; the backup of before still counts.
     Cost: on one file system a link for each segment and an fsync for each that is not sealed; on another, what is not
@@ -242,20 +243,24 @@ class _Run:
         """Take points until every segment of them has its second name."""
         while True:
             taken.attempts += 1
-            taken.backup = dataclasses.replace(taken.backup, taken_at_ms=wall_ms())
+            mapped = keyspaces.load(self._source)
+            taken.backup = dataclasses.replace(taken.backup, taken_at_ms=wall_ms(), keyspaces=mapped)
             self._points = [read_point(told) for told in self._ask()]
             if len(self._points) != self._identity.shards:
                 raise DirectoryInvalid(
                     f"the daemon has {len(self._points)} shards, {self._source} has {self._identity.shards}"
                 )
             try:
+                # The router takes no points while a swap is under way, and the number of swaps only rises.
+                if keyspaces.load(self._source) != mapped:
+                    raise _Changed("keyspaces were swapped")
                 self._wanted = [w for shard, point in enumerate(self._points) for w in self._plan(shard, point)]
                 for wanted in self._wanted:
                     self._link(wanted, stage)
                 return
-            except _Vanished as vanished:
+            except _Changed as changed:
                 if taken.attempts == ATTEMPTS:
-                    raise Overloaded(f"{vanished} vanished, {ATTEMPTS} times in a row; try again later") from None
+                    raise Overloaded(f"{changed}, {ATTEMPTS} times in a row; try again later") from None
 
     def _plan(self, shard: int, point: Point) -> Iterator[_Wanted]:
         """The segments of a point, as the manifest on disk describes them, with the ends that the point tells."""
@@ -265,7 +270,7 @@ class _Run:
         for number in point.segments:
             entry = known.get(number)
             if entry is None:
-                raise _Vanished(f"segment {number} of shard {shard}")
+                raise _Changed(f"segment {number} of shard {shard} vanished")
             if number in unsealed:
                 end, lsn = unsealed[number]
                 entry = SegmentEntry(entry.id, entry.salt, entry.epoch, "sealing", end, lsn_max=lsn)
@@ -277,7 +282,7 @@ class _Run:
         try:
             self._disk.link(wanted.path(self._root), wanted.path(stage))
         except FileNotFoundError:
-            raise _Vanished(f"segment {wanted.entry.id} of shard {wanted.shard}") from None
+            raise _Changed(f"segment {wanted.entry.id} of shard {wanted.shard} vanished") from None
         self._held.add(wanted.identity)
 
     def _remove_unwanted(self, stage: Path) -> None:

@@ -8,22 +8,25 @@ Each run makes a generation beside the one that counts, durably, and then replac
 the new one counts. A crash before it leaves a generation that nothing names, one after it the older one; the next run
 removes either. Nothing in a generation is ever changed by the backup; a segment that was not sealed may be the very
 file that the daemon still appends to, and its manifest says up to where it counts.
+
+Versions: 1 has no map of keyspaces (keyspaces.py), and is written where there was never a swap; 2 has one.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from kio.errors import DirectoryInvalid, FormatTooNew
-from kio.segments import identity
+from kio.segments import identity, keyspaces
 from kio.segments._hints import crc32c
 from kio.segments.disk import DISK, Disk
 from kio.segments.identity import DirectoryIdentity
+from kio.segments.keyspaces import KeyspaceMap
 
-VERSION: Final = 1
+VERSION: Final = 2
 NAME: Final = "BACKUP"
 
 
@@ -44,6 +47,8 @@ class Backup:
     #: When its point was taken, in ms since 1970.
     taken_at_ms: int
     shards: list[ShardAt]
+    #: Which keyspaces of its records clients meant by which name.
+    keyspaces: KeyspaceMap = field(default_factory=KeyspaceMap)
 
     def root(self, directory: Path) -> Path:
         """Where the shards of this backup are."""
@@ -85,6 +90,7 @@ def load_backup(directory: Path) -> Backup:
             fields["generation"],
             fields["taken_at_ms"],
             [ShardAt(**shard) for shard in fields["shards"]],
+            keyspaces.from_fields(fields["keyspaces"]) if fields["version"] > 1 else KeyspaceMap(),
         )
     except FileNotFoundError:
         raise DirectoryInvalid(f"{directory} is not a backup made by kio: it has no {NAME} file") from None
@@ -95,12 +101,14 @@ def load_backup(directory: Path) -> Backup:
 def write_backup(directory: Path, backup: Backup, disk: Disk = DISK) -> None:
     """Let `backup` count from now on, durably and at once."""
     fields: dict[str, Any] = {
-        "version": VERSION,
+        "version": 2 if backup.keyspaces.swaps else 1,
         "identity": identity.to_fields(backup.identity),
         "generation": backup.generation,
         "taken_at_ms": backup.taken_at_ms,
         "shards": [asdict(shard) for shard in backup.shards],
     }
+    if backup.keyspaces.swaps:
+        fields["keyspaces"] = keyspaces.to_fields(backup.keyspaces)
     text = json.dumps(fields | {"checksum": _checksum(fields)}, indent=1) + "\n"
     disk.replace(directory / NAME, text.encode())
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kio.errors import Corrupt, DirectoryInvalid, FormatTooNew, StorageError
-from kio.segments import _hints, format
-from kio.segments.backup_file import locate
+from kio.segments import _hints, format, keyspaces
+from kio.segments.backup_file import is_backup, locate
 from kio.segments.check_checkpoint import CheckpointCheck
 from kio.segments.checkpoint import is_checkpoint_name
 from kio.segments.disk import DISK, Disk, lock_file
@@ -67,7 +67,8 @@ def check_directory(
 
     Raises:
         DirectoryInUse: when a daemon is using it.
-        DirectoryInvalid, FormatTooNew: when it is no data directory, or a newer kio's.
+        DirectoryInvalid, FormatTooNew: when it is no data directory, or a newer kio's, or its map of keyspaces is
+            damaged.
     Cost: reads every byte once; memory for one segment's hints.
     """
     identity, root = locate(data)
@@ -75,6 +76,8 @@ def check_directory(
         raise DirectoryInvalid(f"{data} has shards 0 to {identity.shards - 1}, no shard {shard}")
     lock = lock_file(data / "LOCK")
     try:
+        if not is_backup(data):
+            keyspaces.load(data)
         return check_shards(root, identity, shard, progress=progress, disk=disk)
     finally:
         lock.release()

@@ -35,7 +35,7 @@ from typing import Final
 
 from kio import limits, opbatch, wire
 from kio.errors import Corrupt, DirectoryInvalid, DiskFull
-from kio.segments import identity
+from kio.segments import identity, keyspaces
 from kio.segments._reshard import Dealer
 from kio.segments.check import Report, check_shards
 from kio.segments.clock import ShardClock
@@ -100,7 +100,8 @@ def reshard(
 
     Raises:
         DirectoryInUse: when a daemon, or a check, is using it.
-        DirectoryInvalid, FormatTooNew: when it is no data directory, or `shards` is out of range.
+        DirectoryInvalid, FormatTooNew: when it is no data directory, or `shards` is out of range; or its map of
+            keyspaces cannot be used.
         Corrupt: when a shard is damaged, or what was written is not what was read.
         DiskFull: when there is not enough room for both generations.
         OSError: when the disk refuses. After all of these the directory is as it was.
@@ -113,6 +114,7 @@ def reshard(
     lock = lock_file(data / "LOCK")
     try:
         before = identity.load(data)
+        keyspaces.load(data)  # it stays as it is, but nobody waits for hours to hear that it is damaged
         identity.remove_leftovers(data, before, disk)
         done = Resharded(before.shards, shards)
         if before.shards != shards:

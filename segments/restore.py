@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from kio.errors import DirectoryInvalid
-from kio.segments import backup_file, identity
+from kio.segments import backup_file, identity, keyspaces
 from kio.segments.backup import copy_segment
 from kio.segments.backup_file import Backup
 from kio.segments.disk import DISK, Disk, lock_file
@@ -74,6 +74,8 @@ def restore(
                     progress(restored.segments, total)
             Manifest.write(target, shard, backup.identity.directory_id, state, disk)
         disk.sync_directory(data)
+        if backup.keyspaces.swaps:
+            keyspaces.write(data, backup.keyspaces, disk)
         identity.write(data, backup.identity, disk)
         disk.unlink(data / MARKER)
         disk.sync_directory(data)

@@ -17,15 +17,25 @@ KEYSPACES: Final = 16
 _I32: Final = 1 << 31
 
 
-def keyspace_number(text: bytes, refusal: str = "") -> int:
-    """A keyspace's number.
+def integer_of_32_bits(text: bytes, refusal: str = "") -> int:
+    """An integer.
 
     Raises:
-        CommandError: when there is none of that number; with `refusal`, if given, when it is no integer of 32 bits.
+        CommandError: when it is none of 32 bits; with `refusal`, if given.
     """
     number = integer(text, refusal or NOT_AN_INTEGER)
     if not -_I32 <= number < _I32:
         raise CommandError(refusal or f"ERR value is out of range, value must between {-_I32} and {_I32 - 1}")
+    return number
+
+
+def keyspace_number(text: bytes) -> int:
+    """A keyspace's number.
+
+    Raises:
+        CommandError: when there is none of that number.
+    """
+    number = integer_of_32_bits(text)
     if not 0 <= number < KEYSPACES:
         raise CommandError("ERR DB index is out of range")
     return number

@@ -12,7 +12,7 @@ from typing import Final
 from kio.commands import ops
 from kio.commands.arguments import integer, syntax_error
 from kio.commands.ops import Plan
-from kio.commands.plans_keys import keyspace_number
+from kio.commands.plans_keys import integer_of_32_bits, keyspace_number
 from kio.commands.replies import OK, CommandError, Context
 from kio.glob import Glob
 from kio.limits import KEYSPACES, MIB, REPLY_BYTES_MAX
@@ -150,10 +150,14 @@ def _check_flush(args: list[bytes]) -> None:
         raise syntax_error()
 
 
-def swapdb(args: list[bytes], context: Context) -> str:
-    """SWAPDB index1 index2"""
-    first = keyspace_number(args[1], "ERR invalid first DB index")
-    second = keyspace_number(args[2], "ERR invalid second DB index")
-    if first != second:
-        raise CommandError("ERR kio does not swap keyspaces: a record's keyspace is part of it; use COPY or MOVE")
-    return OK
+def swapped_keyspaces(args: list[bytes]) -> tuple[int, int]:
+    """The keyspaces of SWAPDB index1 index2.
+
+    Raises:
+        CommandError: when there are none of these numbers.
+    """
+    refusals = ("ERR invalid first DB index", "ERR invalid second DB index")
+    for text, refusal in zip(args[1:], refusals, strict=True):
+        integer_of_32_bits(text, refusal)
+    first, second = map(keyspace_number, args[1:])
+    return first, second

@@ -191,7 +191,7 @@ _SERVER: Final = (
         right="admin",
         moments=2,
     ),
-    _command("swapdb", 3, "write fast", _NONE, "server", "Refused: kio does not swap.", keyspace.swapdb, right="admin"),
+    _command("swapdb", 3, "write fast", _NONE, "server", "Exchange the keys of two keyspaces.", None, right="admin"),
     _command("memory", -2, "", _NONE, "server", "The bytes that a key takes.", dumps.memory),
     _command("command", -1, "loading stale", _NONE, "server", "What commands there are.", None, right="connection"),
     _command("info", -1, "loading stale", _NONE, "server", "What the server is and does.", None),

@@ -108,6 +108,7 @@ class Fleet:
         unwatch: has the control socket of a child watched no longer; always called before it is closed.
         remove_pipe: forgets the files of a pair of pipes.
         check: the command that tells an operator what is wrong with the data directory.
+        swap: does what a router's `swap` asks for; gives the answer to it.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class Fleet:
         unwatch: Callable[[Child], None],
         remove_pipe: Callable[[str], None],
         check: str,
+        swap: Callable[[control.Message], control.Message],
     ) -> None:
         # Set once.
         self.router = router
@@ -127,6 +129,7 @@ class Fleet:
         self._unwatch = unwatch
         self._remove_pipe = remove_pipe
         self._check = check
+        self._swap = swap
         # Changed by the loop.
         #: Counts whatever a reader of the topology would see.
         self.changes = 0
@@ -194,6 +197,11 @@ class Fleet:
             child.failure = f"{message['error']}: {message['message']}"
         elif kind == "piped" and isinstance(child, Worker) and message["name"] == child.pipe:
             self._put_up(child)
+        elif kind == "swap" and child is self.router and child.process is not None:
+            answer = self._swap(message)
+            # One that is started later begins with it.
+            child.configure = child.configure | {"keyspaces": answer["places"]}
+            child.process.post(answer)
 
     def _take_shard_stats(self, worker: Worker, shards: dict[int, dict[str, Any]]) -> None:
         before = {number: (stats.get("state"), stats.get("reason")) for number, stats in worker.shard_stats.items()}

@@ -1,7 +1,7 @@
 """The supervisor: it starts the daemon, keeps it running, and stops it in order.
 
 `serve` is the assembly: lock, identity, cores, sockets, children, doors. `Supervisor` is the loop: one thread, which is
-the main one, and nothing in it waits but `select`.
+the main one, and nothing in it waits but `select`, and the disk while keyspaces are swapped (keyspaces.py).
 Invariants:
   * only the holder of DATA/LOCK reaches anything else of the directory, and it keeps the lock until every child has
     ended;
@@ -29,6 +29,7 @@ from kio.daemon import banner, cpus, listeners
 from kio.daemon.children import Lifecycle
 from kio.daemon.fleet import Child, Fleet, Worker
 from kio.daemon.http import AdminDoor
+from kio.daemon.keyspaces import KeyspaceKeeper
 from kio.daemon.notify import Notifier
 from kio.daemon.process import ChildProcess
 from kio.daemon.topology import snapshot, topology
@@ -71,6 +72,7 @@ def serve(loaded: config.Loaded) -> int:
         cores = cpus.allowed_cpus()
         wanted = cpus.pick_workers(settings.workers, min(len(cores), cpus.quota_cpus() or len(cores)))
         directory = _identity(data, settings, wanted)
+        keyspaces = KeyspaceKeeper(data)
         workers = min(wanted, directory.shards)
 
         doors = stack.enter_context(listeners.Doors.opened(settings))
@@ -85,7 +87,7 @@ def serve(loaded: config.Loaded) -> int:
         router = Child(
             "router",
             "kio.router",
-            _configure_router(settings, directory, doors) | common,
+            _configure_router(settings, directory, doors) | {"keyspaces": keyspaces.places} | common,
             Lifecycle(now=now, breaks=False),
         )
         supervisor = Supervisor(
@@ -105,6 +107,7 @@ def serve(loaded: config.Loaded) -> int:
             doors,
             pipes,
             lambda: check_locks(settings),
+            keyspaces.swap,
             {name: os.fspath(value) if isinstance(value, Path) else value for name, value in settings.items()},
         )
         stack.enter_context(_announced(pipes.path / "daemon.json", doors))
@@ -234,6 +237,7 @@ class Supervisor:
         doors: the listening sockets.
         pipes: where pipes are bound.
         check_locks: raises ConfigError when the users or the certificates cannot be used.
+        swap: does what a router's `swap` asks for; gives the answer to it.
         settings: the effective settings, as status shows them.
     """
 
@@ -244,6 +248,7 @@ class Supervisor:
         doors: listeners.Doors,
         pipes: listeners.PipesDirectory,
         check_locks: Callable[[], None],
+        swap: Callable[[control.Message], control.Message],
         settings: Mapping[str, Any],
     ) -> None:
         # Set once.
@@ -256,7 +261,7 @@ class Supervisor:
         self._memory = control.ResidentMemory()
         self._started_at = monotonic_s()
         self._selector = selectors.DefaultSelector()
-        self._fleet = Fleet(router, workers, self._spawn, self._unwatch, pipes.remove, self._check)
+        self._fleet = Fleet(router, workers, self._spawn, self._unwatch, pipes.remove, self._check, swap)
         self._signal_fd, self._signal_write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._admin = AdminDoor(doors.http)
         # Changed by the loop.

@@ -7,7 +7,7 @@ from libc.stdio cimport snprintf
 from libc.string cimport memcpy, memset
 
 from kio._opbatch cimport BATCH_MAGIC, OP_ATOMIC, Header, Operation
-from kio._xxh64 cimport routed_hash, shard_of
+from kio._xxh64 cimport shard_of
 from kio.frontdoor._batch cimport operation_put
 from kio.frontdoor._buffer cimport (
     Buffer, allocate, buffer_append, buffer_free, buffer_length, buffer_reserve,
@@ -15,6 +15,7 @@ from kio.frontdoor._buffer cimport (
 from kio.frontdoor._call cimport Call
 from kio.frontdoor._gather cimport Gather, gather_add, gather_fault
 from kio.frontdoor._grant cimport Grant, grant_allows
+from kio.frontdoor._keyspaces cimport keyspace_hash, keyspace_stored
 from kio.frontdoor._native cimport BAD_REQUEST, NOT_PERMITTED, Frame, is_write, read_atomic_call
 from kio.frontdoor._request cimport PENDING, Request, Result
 
@@ -56,7 +57,7 @@ cdef inline void atomic_queue(Gather* g, Request* r, Frame* frame) noexcept nogi
     message.end += sizeof(Header)
     r.count = frame.keys
     r.results = <Result*>allocate(r.count * sizeof(Result))
-    head.keyspace = frame.keyspace
+    head.keyspace = keyspace_stored(&g.keyspaces, frame.keyspace)
     head.deadline = 0
     for i in range(r.count):
         read_atomic_call(&frame.arguments, &call)
@@ -72,7 +73,7 @@ cdef inline void atomic_queue(Gather* g, Request* r, Frame* frame) noexcept nogi
         if fault:
             atomic_refuse(g, r, i, fault, NULL)
             break
-        head.hash = routed_hash(call.key, call.key_length, g.seed, frame.keyspace)
+        head.hash = keyspace_hash(&g.keyspaces, call.key, call.key_length, g.seed, frame.keyspace)
         if i == 0:
             first = head.hash
             number = shard_of(first, g.shard_count)

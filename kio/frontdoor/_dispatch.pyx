@@ -25,7 +25,7 @@ from libc.string cimport memcpy, memset
 from kio._opbatch cimport (
     EXPIRE_AT, IF_VERSION, MAYBE_APPLIED, OP_ATOMIC, OP_SET, OP_TTL, TTL, VALUE, Operation,
 )
-from kio._xxh64 cimport routed_hash, shard_of
+from kio._xxh64 cimport shard_of
 from kio.frontdoor._atomic cimport atomic_queue
 from kio.frontdoor._batch cimport Batch, Shard, batch_find, batch_taken
 from kio.frontdoor._buffer cimport (
@@ -44,6 +44,7 @@ from kio.frontdoor._gather cimport (
 from kio.frontdoor._grant cimport Grant, grant_allows, grants_sweep
 from kio.frontdoor._handles cimport handle_find, handle_new, handle_take
 from kio.frontdoor._hold cimport gather_hold, gather_release, gather_seal
+from kio.frontdoor._keyspaces cimport keyspace_hash, keyspace_stored
 from kio.frontdoor._msgpack cimport Reader, load32, read_bytes
 from kio.frontdoor._native cimport *
 from kio.frontdoor._request cimport (
@@ -618,14 +619,31 @@ cdef class Dispatch:
             handle_take(&self._gather.handles, r)
             gather_let_go(r)
 
+    def map_keyspaces(self, bytes places not None) -> None:
+        """From here on the keyspace that clients call n is the one that records call `places[n]`.
+
+        What was queued before keeps its place and its keyspace. Whoever changes this while a command holds shards has
+        it go on in other keyspaces than it began in (kio.frontdoor.resp.keyspaces).
+
+        Raises:
+            ValueError: when it is not each of the 256 keyspaces once.
+        """
+        if sorted(places) != list(range(256)):
+            raise ValueError("a map of keyspaces has each of the 256 once")
+        memcpy(self._gather.keyspaces.places, <const char*>places, 256)
+
+    def stored_keyspace(self, uint8_t keyspace) -> int:
+        """What records call the keyspace that clients call so."""
+        return keyspace_stored(&self._gather.keyspaces, keyspace)
+
     def shard_of(self, bytes key not None, uint8_t keyspace) -> int:
-        """The shard that a key is of."""
-        return shard_of(routed_hash(<const uint8_t*><const char*>key, len(key), self._gather.seed, keyspace),
-                        self._gather.shard_count)
+        """The shard that a key is of, in a keyspace that clients call so."""
+        return shard_of(self.hash_of(key, keyspace), self._gather.shard_count)
 
     def hash_of(self, bytes key not None, uint8_t keyspace) -> int:
-        """The routed hash of a key."""
-        return routed_hash(<const uint8_t*><const char*>key, len(key), self._gather.seed, keyspace)
+        """The routed hash of a key, in a keyspace that clients call so."""
+        return keyspace_hash(&self._gather.keyspaces, <const uint8_t*><const char*>key, <uint32_t>len(key),
+                             self._gather.seed, keyspace)
 
     def hold(self, shards) -> None:
         """From now on only express operations reach these shards, behind what was queued before."""

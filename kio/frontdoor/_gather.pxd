@@ -13,7 +13,7 @@ from kio._opbatch cimport (
     ERROR, MAYBE_APPLIED, NUMBER, OP_APPLY, OP_ATOMIC, OP_GET, OP_RARE, REPLIES_MAGIC, VALUE, VERSIONED, Entry, Header,
     Operation,
 )
-from kio._xxh64 cimport routed_hash, shard_of
+from kio._xxh64 cimport shard_of
 from kio.frontdoor._answer cimport is_answer, read_answers
 from kio.frontdoor._batch cimport (
     Batch, Shard, Slot, batch_add, batch_answered, batch_begin, batch_find, batch_free, batch_seal, shard_free,
@@ -23,6 +23,7 @@ from kio.frontdoor._buffer cimport (
 )
 from kio.frontdoor._call cimport Call
 from kio.frontdoor._handles cimport Handles, handle_drop, handle_find, handles_free
+from kio.frontdoor._keyspaces cimport Keyspaces, keyspace_hash, keyspace_stored, keyspaces_init
 from kio.frontdoor._native cimport (
     CODES, INTERNAL_ERROR, KEY_EMPTY, KEY_TOO_LARGE, OP_MANY, OVERLOADED, REPLY_TOO_LARGE, SHARD_DOWN,
     VALUE_TOO_LARGE, Text, is_write, put_reply,
@@ -61,6 +62,7 @@ cdef struct Gather:
     size_t unsent_bytes_max
     Text texts[CODES]           # of errors, where an answer brings none
     ErrorText error_texts[CODES]    # of RESP
+    Keyspaces keyspaces         # changed by SWAPDB
     # Changed by requests and answers.
     Shard* shards
     Wheel wheel
@@ -83,6 +85,7 @@ cdef inline void gather_init(Gather* g, uint32_t shards) noexcept nogil:
     g.shard_count = shards
     g.shards = <Shard*>allocate(shards * sizeof(Shard))
     memset(g.shards, 0, shards * sizeof(Shard))
+    keyspaces_init(&g.keyspaces)
     for i in range(shards):
         g.shards[i].is_up = True
         g.shards[i].first_id = g.shards[i].next_id = 1
@@ -292,7 +295,7 @@ cdef inline void gather_add(Gather* g, Request* r, uint32_t position, uint32_t n
             shard.express = batch
         else:
             shard.building = batch
-    head.keyspace = keyspace
+    head.keyspace = keyspace_stored(&g.keyspaces, keyspace)
     head.hash = hash
     head.deadline = 0
     if r.deadline:
@@ -327,7 +330,7 @@ cdef inline void gather_key(Gather* g, Request* r, uint32_t position, uint8_t ke
     if fault:
         gather_refuse(g, r, position, fault)
         return
-    hash = routed_hash(call.key, call.key_length, g.seed, keyspace)
+    hash = keyspace_hash(&g.keyspaces, call.key, call.key_length, g.seed, keyspace)
     gather_add(g, r, position, shard_of(hash, g.shard_count), keyspace, hash, call)
 
 

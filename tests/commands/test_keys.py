@@ -9,6 +9,8 @@ import pytest
 from kio import wire
 from kio.commands.functions import REGISTER
 from kio.commands.ops import Operation
+from kio.commands.plans_keyspace import swapped_keyspaces
+from kio.commands.replies import CommandError
 from kio.commands.state import REMOVED, Outcome, State
 from kio.errors import BadRequest, DiskFull
 from kio.limits import EXPIRE_AT_MS_MAX, KEYSPACES, TTL_MS_MAX
@@ -115,9 +117,27 @@ def test_flushdb_leaves_other_keyspaces(kio: ShardModel) -> None:
     assert kio("KEYS", "*") == [b"a"]
 
 
-def test_swapping_keyspaces_is_refused(kio: ShardModel) -> None:
-    with pytest.raises(Refused, match=r"^ERR kio does not swap keyspaces"):
-        kio("SWAPDB", 0, 1)
+def test_the_keyspaces_to_swap_are_two_of_those_that_there_are() -> None:
+    assert swapped_keyspaces([b"SWAPDB", b"0", b"15"]) == (0, 15)
+    assert swapped_keyspaces([b"swapdb", b"3", b"3"]) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "text"),
+    [
+        (b"x", b"0", "ERR invalid first DB index"),
+        (b"x", b"y", "ERR invalid first DB index"),
+        (b"99999999999", b"0", "ERR invalid first DB index"),
+        (b"0", b"", "ERR invalid second DB index"),
+        (b"16", b"1.5", "ERR invalid second DB index"),
+        (b"16", b"0", "ERR DB index is out of range"),
+        (b"0", b"-1", "ERR DB index is out of range"),
+    ],
+)
+def test_what_is_no_keyspace_is_refused_as_redis_refuses_it(first: bytes, second: bytes, text: str) -> None:
+    with pytest.raises(CommandError) as refused:
+        swapped_keyspaces([b"SWAPDB", first, second])
+    assert refused.value.text == text
 
 
 @pytest.mark.parametrize("count", [1, 7, 10, 1000])

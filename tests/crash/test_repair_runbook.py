@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
+from kio.segments import keyspaces
+from kio.segments.keyspaces import KeyspaceMap
 from tests.cluster.daemon import ROOT, Daemon, wait_until
 from tests.cluster.rawwire import CORRUPT, GET, OK, SET, SET_MANY, SHARD_READ_ONLY, Wire
 from tests.cluster.strace import SYNCS, Strace, needs_strace
@@ -93,6 +95,13 @@ def lose_identity(daemon: Daemon) -> None:
     spoil(daemon.data / "IDENTITY", 50)
 
 
+def lose_keyspaces(daemon: Daemon) -> None:
+    keyspaces.write(daemon.data, KeyspaceMap().swapped(3, 4))
+    daemon.cli("backup", daemon.home / "backup")
+    daemon.stop()
+    (daemon.data / keyspaces.NAME).write_text("{")
+
+
 CASES = {
     "A shard is read-only": Case(fail_syncs, refuses_writes, {}, lambda _: True),
     "Records are damaged": Case(
@@ -115,6 +124,12 @@ CASES = {
     ),
     "IDENTITY is damaged or missing": Case(
         lose_identity,
+        lambda daemon: daemon.cli("serve", "--data", daemon.data, "--port", "0", check=False).returncode == 78,
+        {},
+        lambda _: True,
+    ),
+    "KEYSPACES is damaged": Case(
+        lose_keyspaces,
         lambda daemon: daemon.cli("serve", "--data", daemon.data, "--port", "0", check=False).returncode == 78,
         {},
         lambda _: True,

@@ -72,8 +72,13 @@ class Stage:
             for n in (0, 1)
         ]
         router = Child("router", "kio.router", {"type": "configure"}, Lifecycle(now=0.0, breaks=False))
-        self.fleet = Fleet(router, workers, self.spawn, self.unwatch, self.removed.append, "kio check ./data")
+        self.fleet = Fleet(
+            router, workers, self.spawn, self.unwatch, self.removed.append, "kio check ./data", self.swap
+        )
         self.workers = workers
+
+    def swap(self, message: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "keyspaces", "id": message["id"], "places": b"new places", "error": ""}
 
     def spawn(self, child: Child) -> ScriptedProcess:
         if self.spawn_error is not None:
@@ -309,3 +314,20 @@ def test_a_shard_that_the_disk_failed_stays_read_only_when_its_worker_starts_aga
     running.end(worker, -9)
     running.fleet.turn(running.now)
     assert running.process(worker).posted[0]["read_only"] == {0: "a sync failed"}
+
+
+def test_a_swap_is_answered_and_the_next_router_begins_with_its_map(running: Stage) -> None:
+    router = running.fleet.router
+    assert "keyspaces" not in router.configure
+    running.say(router, type="swap", id=7, first=0, second=1)
+    assert running.router.posted[-1] == {"type": "keyspaces", "id": 7, "places": b"new places", "error": ""}
+    running.end(router, -9)
+    running.now = 60.0
+    running.fleet.turn(running.now)
+    assert running.router.posted[0] == {"type": "configure", "keyspaces": b"new places"}
+
+
+def test_a_worker_cannot_swap(running: Stage) -> None:
+    running.say(running.workers[0], type="swap", id=7, first=0, second=1)
+    assert "keyspaces" not in running.process(running.workers[0]).types()
+    assert "keyspaces" not in running.router.types()

@@ -144,6 +144,7 @@ class RouterProcess:
             "log_format": "text",
             "shard_operations_max": 262_144,
             "shard_bytes_max": 256 << 20,
+            "keyspaces": bytes(range(256)),
         }
         control.send(self.control, message | configure)
         self.await_told("ready")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,12 @@ import pytest
 
 from kio import wire
 from kio.errors import DirectoryInvalid, Overloaded, ShardReadOnly
-from kio.segments import backup_file
+from kio.segments import backup_file, keyspaces
 from kio.segments.backup import STAGING, Taken, take_backup
 from kio.segments.check import check_directory
 from kio.segments.disk import Disk
 from kio.segments.identity import create_or_load, load, shard_path
+from kio.segments.keyspaces import KeyspaceMap
 from kio.segments.restore import MARKER, restore
 from kio.segments.store import StoreOptions
 from tests.segments.faulty_disk import Died, FaultyDisk
@@ -358,3 +360,80 @@ def test_a_restore_that_died_is_run_again_and_a_finished_one_is_never_emptied(da
         break
     assert not (new / MARKER).exists()
     assert held(new) == data.model
+
+
+# --- the map of keyspaces
+
+
+def test_the_map_of_keyspaces_is_restored_as_it_was_at_the_point(data: Data, tmp_path: Path) -> None:
+    mapped = KeyspaceMap().swapped(0, 5).swapped(5, 7)
+    keyspaces.write(data.path, mapped)
+    taken = data.back_up(tmp_path / "backup")
+    keyspaces.write(data.path, mapped.swapped(0, 9))
+    assert taken.backup.keyspaces == backup_file.load_backup(tmp_path / "backup").keyspaces == mapped
+    assert restored(tmp_path / "backup", tmp_path / "new") == data.model
+    assert keyspaces.load(tmp_path / "new") == mapped
+    data.back_up(tmp_path / "backup")
+    assert backup_file.load_backup(tmp_path / "backup").keyspaces == mapped.swapped(0, 9)
+
+
+def test_a_backup_without_swaps_is_of_version_1_and_one_with_a_map_of_version_2(data: Data, tmp_path: Path) -> None:
+    data.back_up(tmp_path / "backup")
+    plain = json.loads((tmp_path / "backup" / "BACKUP").read_bytes())
+    assert plain["version"] == 1
+    assert "keyspaces" not in plain
+    restore(tmp_path / "backup", tmp_path / "new")
+    assert not (tmp_path / "new" / keyspaces.NAME).exists()
+    keyspaces.write(data.path, KeyspaceMap().swapped(1, 2))
+    data.back_up(tmp_path / "backup")
+    assert json.loads((tmp_path / "backup" / "BACKUP").read_bytes())["version"] == 2
+
+
+@pytest.mark.parametrize("undone", [False, True])
+def test_points_are_taken_anew_where_keyspaces_were_swapped_meanwhile(data: Data, tmp_path: Path, undone: bool) -> None:
+    wanted = KeyspaceMap()
+
+    def points() -> list[dict[str, Any]]:
+        nonlocal wanted
+        told = data.points()
+        if data.asked == 1:
+            wanted = wanted.swapped(0, 5)
+            wanted = wanted.swapped(0, 5) if undone else wanted
+            keyspaces.write(data.path, wanted)
+        return told
+
+    taken = take_backup(data.path, tmp_path / "backup", points)
+    assert (taken.attempts, taken.backup.keyspaces) == (2, wanted)
+
+
+def test_keyspaces_that_are_swapped_all_the_time_are_told(data: Data, tmp_path: Path) -> None:
+    def points() -> list[dict[str, Any]]:
+        keyspaces.write(data.path, keyspaces.load(data.path).swapped(0, 1))
+        return data.points()
+
+    with pytest.raises(Overloaded, match="keyspaces were swapped, 20 times in a row"):
+        take_backup(data.path, tmp_path / "backup", points)
+
+
+@pytest.mark.parametrize("moved", [{"0": 1}, {"0": 1, "1": 1}, [0]])
+def test_a_backup_whose_map_cannot_be_is_damaged(data: Data, tmp_path: Path, moved: Any) -> None:
+    keyspaces.write(data.path, KeyspaceMap().swapped(1, 2))
+    data.back_up(tmp_path / "backup")
+    path = tmp_path / "backup" / "BACKUP"
+    fields = json.loads(path.read_bytes())
+    del fields["checksum"]
+    fields["keyspaces"]["moved"] = moved
+    path.write_text(json.dumps(fields | {"checksum": backup_file._checksum(fields)}))
+    with pytest.raises(DirectoryInvalid, match="BACKUP is damaged"):
+        restore(tmp_path / "backup", tmp_path / "new")
+    with pytest.raises(DirectoryInvalid, match="BACKUP is damaged"):
+        check_directory(tmp_path / "backup")
+
+
+def test_a_damaged_map_is_told_by_check_and_by_backup(data: Data, tmp_path: Path) -> None:
+    (data.path / keyspaces.NAME).write_text("{")
+    with pytest.raises(DirectoryInvalid, match="KEYSPACES is damaged"):
+        data.back_up(tmp_path / "backup")
+    data.close()
+    with pytest.raises(DirectoryInvalid, match="KEYSPACES is damaged"):
+        check_directory(data.path)

@@ -83,6 +83,8 @@ class Jobs:
         self._shards = shards
         self._holds = Holds(dispatch)
         self._jobs: dict[int, Job] = {}
+        #: How many jobs that are to run alone have not ended.
+        self._alone = 0
 
     def start(self, job: Job, first: Rows) -> None:
         """Run a plan whose first moment is `first`; where it holds shards, as soon as it has them."""
@@ -91,6 +93,20 @@ class Jobs:
             return
         job.handle = self._dispatch.begin()
         self._holds.acquire(job.shards, lambda: self._send(job, first))
+
+    def start_alone(self, plan: Plan, done: Callable[[Any], None]) -> None:
+        """Run a plan that takes errors as results, while it holds all shards: none that holds some is half done then.
+
+        What such a plan changes is where keys are (Dispatch.map_keyspaces), so a job that comes behind it cannot know
+        yet which shards it needs: it holds all of them.
+        """
+        self._alone += 1
+
+        def ended(reply: Any) -> None:
+            self._alone -= 1
+            done(reply)
+
+        self.start(Job(plan, 0, 0, ended, shards=frozenset(range(self._shards)), takes_errors=True), next(plan))
 
     def owns(self, handle: int) -> bool:
         """Whether what was gathered under this handle is for a job."""
@@ -114,7 +130,9 @@ class Jobs:
             job.plan.close()
 
     def shards_of(self, operations: Rows, keyspace: int) -> frozenset[int]:
-        """The shards that these operations are for."""
+        """The shards that these operations are for; all, while that may change before they are run."""
+        if self._alone and operations:
+            return frozenset(range(self._shards))
         found: set[int] = set()
         for operation in operations:
             if operation.shard == ops.ALL:
@@ -162,7 +180,8 @@ class Jobs:
             number = of
             is_write = is_write or op in _WRITES
             size += len(key) + len(value) + _OPERATION_BYTES
-            batch.append(opbatch.Operation(op, key, value, self._dispatch.hash_of(key, keyspace), keyspace, 0, flags))
+            hash_, stored = self._dispatch.hash_of(key, keyspace), self._dispatch.stored_keyspace(keyspace)
+            batch.append(opbatch.Operation(op, key, value, hash_, stored, 0, flags))
         if not is_write or size > limits.ATOMIC_BYTES_MAX:
             return None
         message = opbatch.encode_batch(number, 0, batch)

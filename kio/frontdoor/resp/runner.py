@@ -17,7 +17,7 @@ from kio.clock import monotonic_s, wall_ms
 from kio.commands import ops, subcommands
 from kio.commands.arguments import wrong_arity
 from kio.commands.error_texts import text_of
-from kio.commands.ops import Operation
+from kio.commands.ops import Operation, Plan
 from kio.commands.plans_keys import keyspace_number
 from kio.commands.replies import CommandError, Context
 from kio.commands.table import TABLE, Command
@@ -106,6 +106,8 @@ class Runner:
         self._kept_is_all = False
         #: What `stall` calls when that has ended.
         self._stalled: list[Callable[[Any], None]] = []
+        #: How often keyspaces were swapped.
+        self._swaps = 0
         #: How often each command came, and how often it failed.
         self.calls: dict[str, int] = {}
         dispatch.commands = self
@@ -348,7 +350,10 @@ class Runner:
         if session.watched_bytes + size > _QUEUED_BYTES_MAX:
             raise CommandError(f"ERR a connection watches keys of at most {_QUEUED_BYTES_MAX} bytes")
         self._need_room(size)
-        versions = yield [ops.version(key) for key in new]
+        swaps = -1
+        while swaps != self._swaps:  # what was asked before is of other keys than those that are called so now
+            swaps = self._swaps
+            versions = yield [ops.version(key) for key in new]
         session.watch({(keyspace, key): version for key, version in zip(new, versions, strict=True)}, size)
         return "OK"
 
@@ -387,7 +392,7 @@ class Runner:
         is_single = not watched and all(step.is_simple for step in steps)
         is_late = any(step.late is not None for step in steps)
         self._refuse_half(operations + watching, session.keyspace, is_each=True)
-        plan = transactions.transaction(steps, keyspaces, watched)
+        plan = self.sessions.executing(transactions.transaction(steps, keyspaces, watched), watched)
         first = next(plan) if steps or watched else []
         job = Job(plan, handle, session.keyspace, lambda _: None, shards=frozenset() if is_single else shards,
                   takes_errors=True)  # fmt: skip
@@ -409,6 +414,17 @@ class Runner:
         if isinstance(started, Later):
             raise CommandError(f"ERR {command.name.upper()} has to wait, which is not possible within MULTI")
         return started
+
+    # ---- SWAPDB (swapping.py) ----
+
+    def run_alone(self, plan: Plan, done: Callable[[Any], None]) -> None:
+        """Run a plan that takes errors as results, while no other command holds a shard."""
+        self._jobs.start_alone(plan, done)
+
+    def map_keyspaces(self, places: bytes) -> None:
+        """Let the keyspaces be where `places` says (Dispatch.map_keyspaces)."""
+        self._swaps += 1
+        self._dispatch.map_keyspaces(places)
 
     # ---- CLIENT PAUSE ----
 

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from kio.clock import monotonic_s
+from kio.commands.ops import Plan
 
-#: (keyspace, key) -> (epoch, LSN) of its record when it was watched, None where it was absent.
-Watched = dict[tuple[int, bytes], tuple[int, int] | None]
+#: (epoch, LSN) of a record; of an absent key (0, what changes when it comes), or None.
+Version = tuple[int, int] | None
+
+
+class Watched(dict[tuple[int, bytes], Version]):
+    """(keyspace, key) -> the version of its record when it was watched.
+
+    Attributes:
+        is_void: one of them is another than it was, whatever its version is: EXEC does nothing.
+    """
+
+    is_void = False
 
 
 class Queued(NamedTuple):
@@ -76,7 +87,7 @@ class Session:
 
     def unwatch(self) -> None:
         """EXEC depends on nothing."""
-        self.watched: Watched = {}
+        self.watched = Watched()
         self.held.bytes -= self.watched_bytes
         self.watched_bytes = 0
 
@@ -92,7 +103,7 @@ class Session:
         self.queued_bytes += size
         self.held.bytes += size
 
-    def watch(self, watched: Watched, size: int) -> None:
+    def watch(self, watched: Mapping[tuple[int, bytes], Version], size: int) -> None:
         """EXEC depends on these, too."""
         self.watched |= watched
         self.watched_bytes += size
@@ -112,6 +123,8 @@ class Sessions:
     def __init__(self) -> None:
         self._sessions: dict[int, Session] = {}
         self.held = Held()
+        #: What transactions under way depend on, by its id().
+        self._executing: dict[int, Watched] = {}
 
     def add(self, session: Session) -> None:
         """It came, and holds nothing yet."""
@@ -128,6 +141,18 @@ class Sessions:
     def get(self, connection: int) -> Session | None:
         """That of a connection."""
         return self._sessions.get(connection)
+
+    def executing(self, plan: Plan, watched: Watched) -> Plan:
+        """The plan of a transaction; what it depends on is among `watches` until it ends."""
+        self._executing[id(watched)] = watched
+        try:
+            return (yield from plan)
+        finally:
+            del self._executing[id(watched)]
+
+    def watches(self) -> list[Watched]:
+        """What transactions depend on, those to come and those under way."""
+        return [session.watched for session in self] + list(self._executing.values())
 
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._sessions.values()))

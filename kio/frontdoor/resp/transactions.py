@@ -67,7 +67,7 @@ def transaction(steps: list[Step], keyspaces: list[int], watched: Watched) -> Pl
         for version in versions:
             if isinstance(version, KioError):
                 raise version
-        if versions != list(watched.values()):
+        if watched.is_void or versions != list(watched.values()):
             return NULL_ARRAY
     replies: list[Any] = []
     at = 0
