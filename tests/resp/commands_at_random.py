@@ -85,6 +85,13 @@ def move(a: Arguments) -> Command:
     return b"MOVE", a.key(), a.one(b"0", b"0", b"1", b"1", b"15", b"16", b"-1", b"x")
 
 
+def swap(a: Arguments) -> Command:
+    """Not within MULTI, where kio refuses it."""
+    if a.maybe(0.7):
+        return b"SWAPDB", a.one(b"0", b"1"), a.one(b"0", b"1", b"2", b"15")
+    return b"SWAPDB", a.one(b"0", b"16", b"x", b""), a.one(b"1", b"-1", b"1.5", b"99999999999")
+
+
 def describe(a: Arguments) -> Command:
     if a.maybe(0.05):
         return a.dice.choice(((b"OBJECT",), (b"OBJECT", b"NOSUCH", a.key()), (b"OBJECT", b"ENCODING")))
@@ -182,6 +189,7 @@ def meddle(a: Arguments, key: bytes) -> Command:
             (b"GETEX", key),
             (b"MGET", key),
             (b"EXPIREAT", key, b"1"),
+            (b"SWAPDB", b"0", b"1"),
         )
     )
 
@@ -195,6 +203,7 @@ FAMILIES: Final[tuple[tuple[Family, float], ...]] = (
     (rename, 2.5),
     (copy, 2.5),
     (move, 1.5),
+    (swap, 0.5),
     (describe, 2),
     (talk, 2),
     (select, 1.5),
@@ -243,7 +252,10 @@ def sequence(seed: int, commands: int) -> Iterator[Step]:
         watched = talks[connection].watched
         if watched and dice.random() < 0.5:
             talks[connection].watched = ()
-            yield Step(1 - connection, (meddle(arguments, dice.choice(watched)),))
+            words = meddle(arguments, dice.choice(watched))
+            if words[0] == b"SWAPDB" and talks[1 - connection].in_multi:
+                words = (b"PING",)
+            yield Step(1 - connection, (words,))
         size = dice.choice((1, 1, 1, 2, 3, 5, 12))
         words = tuple(word for _ in range(size) for word in _next(arguments, talks[connection]))
         step = Step(connection, words)
@@ -288,7 +300,7 @@ def _next(a: Arguments, talk: _Talk) -> tuple[Command, ...]:
         talk.in_multi = False
         return ((a.cased(b"RESET"),),)
     family = a.dice.choices(_CHOICES, _WEIGHTS)[0]
-    if talk.in_multi and family in (hello, foreign, odd_key):
+    if talk.in_multi and family in (swap, hello, foreign, odd_key):
         return ((b"PING",),)
     words = family(a)
     if a.maybe(SPOILT):

@@ -251,3 +251,12 @@ def test_when_descriptors_run_out_those_who_are_in_are_served_and_the_others_lat
         waiting[5].send(1, wire.OP_HELLO, {"protocol": 1, "client": "patient"})
         assert waiting[5].reply()[:2] == [1, 0]
     assert router.logged().count("accepting rests") <= 2
+
+
+def test_a_router_begins_with_the_map_of_keyspaces_that_it_is_given() -> None:
+    places = bytes([*range(5), 6, 5, *range(7, 256)])
+    with RouterProcess(keyspaces=places) as router:
+        router.all_up()
+        with router.client() as client:
+            assert client.ask(wire.OP_SET, 5, b"k", b"v") == [0, True]
+        assert [at for keys in router.shards.keys for at in keys] == [(6, b"k")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -148,4 +149,30 @@ def test_a_request_whose_client_is_gone_leaves_nothing_behind(router: Router) ->
     router.turn()
     router.peer = Peer(router.dispatch)
     assert router.ask(wire.OP_COUNT, 0) == [0, 0]
+    assert router.rare._steps == {}
+
+
+def test_a_seal_waits_until_no_keyspaces_are_being_swapped(router: Router) -> None:
+    router.answers = {shard: (opbatch.VALUE, msgpack.packb({"lsn": shard})) for shard in range(SHARDS)}
+    waiting: list[Callable[[], None]] = []
+    router.rare.when_still = waiting.append
+    router.peer.send(7, wire.OP_SEAL)
+    router.turn()
+    assert router.peer.replies() == []
+    (then,) = waiting
+    then()
+    router.turn()
+    ((_, *reply),) = router.peer.replies()
+    assert reply == [0, [{"lsn": shard} for shard in range(SHARDS)]]
+
+
+def test_a_seal_that_nobody_waits_for_any_more_is_not_begun_behind_a_swap(router: Router) -> None:
+    waiting: list[Callable[[], None]] = []
+    router.rare.when_still = waiting.append
+    router.peer.send(7, wire.OP_SEAL)
+    router.turn()
+    router.dispatch.close(router.peer.id)
+    router.turn()
+    waiting.pop()()
+    assert router.dispatch.take_batches() == []
     assert router.rare._steps == {}
