@@ -9,7 +9,7 @@ import pytest
 
 from kio import __version__, config, limits, wire
 from kio.cli import exit_codes
-from kio.segments import checkpoint, format, identity, manifest
+from kio.segments import backup_file, checkpoint, format, identity, keyspaces, manifest
 from tests.cluster.daemon import ROOT
 from tests.docs import blocks
 
@@ -120,5 +120,7 @@ def test_the_changelog_names_the_version_and_its_formats() -> None:
         "manifest": manifest.VERSION,
         "checkpoint": checkpoint.VERSION,
         "identity of a data directory": identity.FORMAT_VERSION,
+        "map of keyspaces (`KEYSPACES`)": keyspaces.FORMAT_VERSION,
+        "backup": backup_file.VERSION,
         "client protocol": wire.PROTOCOL_VERSION,
     }
