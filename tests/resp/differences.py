@@ -144,7 +144,6 @@ DIFFERENCES: Final = (
         "offset-beyond",
         "behind the longest value that there can be kio reads zeros, and a write is told that, not its offset",
         _offset_beyond,
-        diverges=False,
     ),
     Difference(
         "far-below",
