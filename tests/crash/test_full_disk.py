@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import tempfile
 import threading
 import time
@@ -27,12 +28,16 @@ from tests.crash.loop_mounts import mounted
 
 CLIENTS = 4
 VALUE_BYTES = 24 * KIB
-#: Within so much time of room being there, writes are back.
-BACK_S = 5.0
+#: Within so much time of room being there, writes are back: a few seconds, more on a machine that is busy.
+BACK_S = 20.0
 #: A client has filled the disk when it was refused so often in a row on every shard.
 REFUSALS = 8
 CYCLES = 3
-CYCLES_LONG = 20
+CYCLES_LONG = 8
+#: The part of the keys that is deleted where nothing else makes room: besides what lives, each shard has a segment that
+#: is written, one made ahead and a reserve, 24 MiB of 64 in all, and where one shard's fit and the other's do not, no
+#: compaction helps.
+FREED = 0.35
 #: The part of the disk that another program's file takes.
 BALLAST = 3 / 16
 
@@ -133,6 +138,19 @@ class Filling:
 
         wait_until(is_taken, 10, "room for another program's file", 0.05)
 
+    def _describe(self) -> str:
+        """What the daemon says, and what takes the room."""
+        data = self.daemon.data
+        files = [f"{path.relative_to(data)}: {path.stat().st_blocks // 2} KiB" for path in sorted(data.rglob("*"))]
+        free = os.statvfs(data).f_bavail * os.statvfs(data).f_frsize // KIB
+        held = [
+            line.split(maxsplit=5)[5]
+            for pid in self.daemon.pids()
+            for line in Path(f"/proc/{pid}/maps").read_text().splitlines()
+            if line.endswith("(deleted)")
+        ]
+        return f"writes to come back: {free} KiB are free; {', '.join(files)}; {held}; {self.daemon.shard_stats()}"
+
     def await_writes(self) -> float:
         """Wait until every shard takes a write; how long that took."""
         began = time.monotonic()
@@ -143,7 +161,7 @@ class Filling:
                 def is_back(key: bytes = key) -> bool:
                     return bool(wire.request(SET, 0, key, value_of(key))[0] == OK)
 
-                wait_until(is_back, BACK_S, lambda: f"writes to come back: {self.daemon.shard_stats()}", 0.05)
+                wait_until(is_back, BACK_S, self._describe, 0.05)
                 wire.call(DELETE, 0, key)
         return time.monotonic() - began
 
@@ -167,7 +185,7 @@ def run(cycles: int, disk_mib: int, segment_mib: int, chance: Chance) -> None:
             if ballast.exists():
                 ballast.unlink()
             else:
-                filling.delete(0.25)
+                filling.delete(FREED)
             took_s = filling.await_writes()
             print(f"cycle {cycle}: {len(filling.acked)} keys, writes came back after {took_s:.2f} s")
         filling.check_reads()
@@ -182,9 +200,10 @@ def test_deletes_or_freed_space_bring_writes_back_on_a_disk_that_is_full_to_the_
 
 
 @pytest.mark.stress
+@pytest.mark.alone
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("disk_mib", "segment_mib"), [(64, 4), (32, 1)])
 def test_a_disk_that_is_filled_and_freed_many_times_loses_nothing(
     disk_mib: int, segment_mib: int, chance: Chance
 ) -> None:
-    run(CYCLES_LONG * 5 if FULL else CYCLES_LONG, disk_mib, segment_mib, chance)
+    run(CYCLES_LONG * 10 if FULL else CYCLES_LONG, disk_mib, segment_mib, chance)
