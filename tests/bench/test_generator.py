@@ -416,8 +416,8 @@ def test_on_idle_cores_a_known_service_time_is_read_within_two_percent() -> None
                 for latencies in (told.corrected, told.uncorrected)
                 for percentile in ("p50", "p99")
             ),
-            # On a core of its own the generator is late by some tens of microseconds.
-            lambda told: told.lateness["p999"] > 200,
+            # On cores of their own the generator is late by tens of microseconds, and the server by no millisecond.
+            lambda told: told.lateness["p999"] > 200 or told.uncorrected["p999"] > 11_000,
         )
     assert told.done == 3_000
 
