@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kio.errors import DirectoryInvalid, FormatTooNew
-from kio.segments import identity, keyspaces
-from kio.segments._hints import crc32c
+from kio.segments import identity, keyspaces, sealed_json
 from kio.segments.disk import DISK, Disk
 from kio.segments.identity import DirectoryIdentity
 from kio.segments.keyspaces import KeyspaceMap
@@ -81,7 +80,7 @@ def load_backup(directory: Path) -> Backup:
     try:
         fields = json.loads(path.read_bytes())
         checksum = fields.pop("checksum")
-        if checksum != _checksum(fields):
+        if checksum != sealed_json.checksum_of(fields):
             raise ValueError("it fails its checksum")
         if fields["version"] > VERSION:
             raise FormatTooNew(f"{path} has version {fields['version']}, this kio reads up to {VERSION}")
@@ -109,8 +108,7 @@ def write_backup(directory: Path, backup: Backup, disk: Disk = DISK) -> None:
     }
     if backup.keyspaces.swaps:
         fields["keyspaces"] = keyspaces.to_fields(backup.keyspaces)
-    text = json.dumps(fields | {"checksum": _checksum(fields)}, indent=1) + "\n"
-    disk.replace(directory / NAME, text.encode())
+    disk.replace(directory / NAME, sealed_json.encode(fields))
 
 
 def locate(directory: Path) -> tuple[DirectoryIdentity, Path]:
@@ -128,7 +126,3 @@ def locate(directory: Path) -> tuple[DirectoryIdentity, Path]:
         if not identity.shard_path(root, shard).is_dir():
             raise DirectoryInvalid(f"the backup in {directory} has no shard {shard}; is the copy whole?")
     return backup.identity, root
-
-
-def _checksum(fields: dict[str, Any]) -> str:
-    return f"{crc32c(json.dumps(fields, sort_keys=True).encode()):08x}"

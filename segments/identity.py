@@ -18,7 +18,6 @@ Versions: 1 has no generation, and is written where it is 0; 2 has one.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 from dataclasses import dataclass
@@ -26,9 +25,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from kio import hashing, limits
-from kio.errors import DirectoryInvalid, FormatTooNew
-from kio.segments import manifest
-from kio.segments._hints import crc32c
+from kio.errors import DirectoryInvalid
+from kio.segments import manifest, sealed_json
 from kio.segments.disk import DISK, Disk
 
 FORMAT_VERSION: Final = 2
@@ -145,10 +143,6 @@ def remove_leftovers(data: Path, identity: DirectoryIdentity, disk: Disk = DISK)
     return found
 
 
-def _checksum(fields: dict[str, Any]) -> str:
-    return f"{crc32c(json.dumps(fields, sort_keys=True).encode()):08x}"
-
-
 def to_fields(identity: DirectoryIdentity) -> dict[str, Any]:
     """An identity as JSON holds it."""
     fields: dict[str, Any] = {
@@ -180,23 +174,11 @@ def write(data: Path, identity: DirectoryIdentity, disk: Disk = DISK) -> None:
 
 
 def _encode(identity: DirectoryIdentity) -> bytes:
-    fields = to_fields(identity)
-    return json.dumps(fields | {"checksum": _checksum(fields)}, indent=1).encode() + b"\n"
+    return sealed_json.encode(to_fields(identity))
 
 
 def _decode(path: Path, text: bytes) -> DirectoryIdentity:
-    try:
-        fields = json.loads(text)
-        checksum = fields.pop("checksum")
-        if checksum != _checksum(fields):
-            raise ValueError("it fails its checksum")
-        if fields["format_version"] > FORMAT_VERSION:
-            raise FormatTooNew(
-                f"{path} has format version {fields['format_version']}, this kio reads up to {FORMAT_VERSION}"
-            )
-        identity = from_fields(fields)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DirectoryInvalid(f"{path} is damaged: {error}; take it from a restored backup") from error
+    identity = sealed_json.decode(path, text, FORMAT_VERSION, from_fields)
     if identity.algorithm != hashing.ALGORITHM or not 1 <= identity.shards <= limits.SHARDS_MAX:
         raise DirectoryInvalid(
             f"{path} names hash {identity.algorithm} and {identity.shards} shards, which is not understood"

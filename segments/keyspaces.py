@@ -15,14 +15,13 @@ Crash: the file is replaced at once, so that it holds the map of before a swap o
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from kio.errors import DirectoryInvalid, FormatTooNew
+from kio.errors import DirectoryInvalid
 from kio.limits import KEYSPACES
-from kio.segments._hints import crc32c
+from kio.segments import sealed_json
 from kio.segments.disk import DISK, Disk
 
 FORMAT_VERSION: Final = 1
@@ -88,18 +87,7 @@ def load(data: Path) -> KeyspaceMap:
         return KeyspaceMap()
     except OSError as error:
         raise DirectoryInvalid(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        fields = json.loads(text)
-        checksum = fields.pop("checksum")
-        if checksum != _checksum(fields):
-            raise ValueError("it fails its checksum")
-        if fields["format_version"] > FORMAT_VERSION:
-            raise FormatTooNew(
-                f"{path} has format version {fields['format_version']}, this kio reads up to {FORMAT_VERSION}"
-            )
-        return from_fields(fields)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DirectoryInvalid(f"{path} is damaged: {error}; take it from a restored backup") from error
+    return sealed_json.decode(path, text, FORMAT_VERSION, from_fields)
 
 
 def write(data: Path, keyspaces: KeyspaceMap, disk: Disk = DISK) -> None:
@@ -113,9 +101,4 @@ def write(data: Path, keyspaces: KeyspaceMap, disk: Disk = DISK) -> None:
 
 def encode(keyspaces: KeyspaceMap) -> bytes:
     """The bytes of the file."""
-    fields = {"format_version": FORMAT_VERSION, **to_fields(keyspaces)}
-    return json.dumps(fields | {"checksum": _checksum(fields)}, indent=1).encode() + b"\n"
-
-
-def _checksum(fields: dict[str, Any]) -> str:
-    return f"{crc32c(json.dumps(fields, sort_keys=True).encode()):08x}"
+    return sealed_json.encode({"format_version": FORMAT_VERSION, **to_fields(keyspaces)})

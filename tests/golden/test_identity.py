@@ -12,7 +12,6 @@ import pytest
 from kio.errors import DirectoryInvalid
 from kio.segments.identity import (
     DirectoryIdentity,
-    _checksum,
     _encode,
     create_or_load,
     leftovers,
@@ -22,6 +21,7 @@ from kio.segments.identity import (
     shards_root,
     write,
 )
+from kio.segments.sealed_json import checksum_of
 
 GOLDEN = Path(__file__).parent / "identity_v2.json"
 IDENTITY = DirectoryIdentity(bytes(range(70, 86)), 0x0123_4567_89AB_CDEF, 3, generation=2)
@@ -60,7 +60,7 @@ def test_a_shard_that_stands_elsewhere_does_not_count(tmp_path: Path) -> None:
 def test_a_version_that_does_not_fit_the_fields_is_damage(tmp_path: Path, field: dict[str, int]) -> None:
     fields = {"directory_id": IDENTITY.directory_id.hex(), "seed": 1, "shards": 1, "algorithm": IDENTITY.algorithm}
     fields |= {"format_version": 2, "generation": 2} | field
-    text = str(fields | {"checksum": _checksum(fields)}).replace("'", '"')
+    text = str(fields | {"checksum": checksum_of(fields)}).replace("'", '"')
     (tmp_path / "IDENTITY").write_text(text)
     with pytest.raises(DirectoryInvalid, match="is damaged: version"):
         load(tmp_path)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from kio.errors import DirectoryInvalid, FormatTooNew
-from kio.segments.keyspaces import NAME, KeyspaceMap, _checksum, encode, load, write
+from kio.segments.keyspaces import NAME, KeyspaceMap, encode, load, write
+from kio.segments.sealed_json import checksum_of
 
 GOLDEN = Path(__file__).parent / "keyspaces_v1.json"
 #: 0 and 1 were swapped, then 1 and 15, then 3 and itself.
@@ -19,7 +20,7 @@ MAP = KeyspaceMap(bytes([1, 15, *range(2, 15), 0, *range(16, 256)]), 3)
 def written(data: Path, **fields: Any) -> None:
     """The golden file with some fields changed, and a checksum that fits."""
     changed = {name: value for name, value in json.loads(GOLDEN.read_bytes()).items() if name != "checksum"} | fields
-    (data / NAME).write_text(json.dumps(changed | {"checksum": _checksum(changed)}))
+    (data / NAME).write_text(json.dumps(changed | {"checksum": checksum_of(changed)}))
 
 
 def test_the_golden_file_is_read_as_it_was_meant_and_written_with_the_same_bytes(tmp_path: Path) -> None:

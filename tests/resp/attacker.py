@@ -88,6 +88,34 @@ class Attacker:
         """What a connection begins with."""
         return b""
 
+    def valid(self) -> bytes:
+        """Requests as they should be."""
+        raise NotImplementedError
+
+    def flipped(self) -> bytes:
+        """A few bits or bytes are others."""
+        wire = bytearray(self.valid())
+        for _ in range(self.dice.randint(1, 6)):
+            at = self.dice.randrange(len(wire))
+            wire[at] = (
+                wire[at] ^ (1 << self.dice.randrange(8)) if self.dice.random() < 0.7 else self.dice.randrange(256)
+            )
+        return bytes(wire)
+
+    def truncated(self) -> bytes:
+        wire = self.valid()
+        return wire[: self.dice.randrange(1, len(wire))]
+
+    def random_bytes(self) -> bytes:
+        return self.dice.randbytes(self.dice.choice((1, 20, 1000, 70_000)))
+
+    def spliced(self) -> bytes:
+        one, other = self.valid(), self.valid()
+        return one[: self.dice.randrange(len(one))] + other[self.dice.randrange(len(other)) :]
+
+    def never_a_request(self) -> bytes:
+        return self.dice.choice(NEVER_A_REQUEST)
+
     def made_by(self, kind: Callable[[], bytes]) -> bytes:
         """The bytes of an attack of that kind, which is counted."""
         self.made[f"{type(self).__name__}.{kind.__name__}"] += 1
@@ -151,13 +179,6 @@ class RespAttacker(Attacker):
     def valid(self) -> bytes:
         return self._steps().wire
 
-    def flipped(self) -> bytes:
-        return _flipped(self.dice, self.valid())
-
-    def truncated(self) -> bytes:
-        wire = self.valid()
-        return wire[: self.dice.randrange(1, len(wire))]
-
     def wrong_length(self) -> bytes:
         return self._replaced(rb"\$\d+\r\n", b"$")
 
@@ -174,20 +195,10 @@ class RespAttacker(Attacker):
     def nested(self) -> bytes:
         return b"*%d\r\n" % self.dice.choice((1, 2, 1000)) * self.dice.choice((2, 100, 20_000))
 
-    def random_bytes(self) -> bytes:
-        return self.dice.randbytes(self.dice.choice((1, 20, 1000, 70_000)))
-
     def random_lines(self) -> bytes:
         words = (b"GET", b"SET", b"k1", b'"', b"'", b"\\x", b"\\xff", b'"a', b"\t", b"\0", b"*", b"$1", b"PING", b"")
         lines = [b" ".join(self.dice.choices(words, k=self.dice.randrange(8))) for _ in range(self.dice.randint(1, 30))]
         return self.dice.choice((b"\r\n", b"\n")).join(lines) + b"\r\n"
-
-    def spliced(self) -> bytes:
-        one, other = self.valid(), self.valid()
-        return one[: self.dice.randrange(len(one))] + other[self.dice.randrange(len(other)) :]
-
-    def never_a_request(self) -> bytes:
-        return self.dice.choice(NEVER_A_REQUEST)
 
     def many_at_once(self) -> bytes:
         """A long pipeline that ends in a fault."""
@@ -257,13 +268,6 @@ class NativeAttacker(Attacker):
     def valid(self) -> bytes:
         return b"".join(frame(self.message()) for _ in range(self.dice.randint(1, 20)))
 
-    def flipped(self) -> bytes:
-        return _flipped(self.dice, self.valid())
-
-    def truncated(self) -> bytes:
-        wire = self.valid()
-        return wire[: self.dice.randrange(1, len(wire))]
-
     def wrong_length(self) -> bytes:
         wire = self.valid()
         lie = self.dice.choice((0, 1, 3, len(wire), 4096, 1 << 20, 256 << 20, (1 << 31) - 1, (1 << 32) - 1))
@@ -294,28 +298,9 @@ class NativeAttacker(Attacker):
         body = b"\x94\x01\x01\x00" + b"\x91" * self.dice.choice((2, 100, 100_000)) + b"\xc0"
         return LENGTH.pack(len(body)) + body
 
-    def random_bytes(self) -> bytes:
-        return self.dice.randbytes(self.dice.choice((1, 20, 1000, 70_000)))
-
-    def spliced(self) -> bytes:
-        one, other = self.valid(), self.valid()
-        return one[: self.dice.randrange(len(one))] + other[self.dice.randrange(len(other)) :]
-
-    def never_a_request(self) -> bytes:
-        return self.dice.choice(NEVER_A_REQUEST)
-
     def many_at_once(self) -> bytes:
         """Many frames that end in a fault."""
         return frame([1, GET_MANY, 0, 0, [b"n1"] * 10]) * self.dice.choice((10, 1000)) + self.flipped()
-
-
-def _flipped(dice: random.Random, wire: bytes) -> bytes:
-    """A few bits or bytes are others."""
-    changed = bytearray(wire)
-    for _ in range(dice.randint(1, 6)):
-        at = dice.randrange(len(changed))
-        changed[at] = changed[at] ^ (1 << dice.randrange(8)) if dice.random() < 0.7 else dice.randrange(256)
-    return bytes(changed)
 
 
 #: By the name of the protocol.

@@ -14,7 +14,7 @@ import pytest
 
 from kio import wire
 from kio.errors import DirectoryInvalid, Overloaded, ShardReadOnly
-from kio.segments import backup_file, keyspaces
+from kio.segments import backup_file, keyspaces, sealed_json
 from kio.segments.backup import STAGING, Taken, take_backup
 from kio.segments.check import check_directory
 from kio.segments.disk import Disk
@@ -423,7 +423,7 @@ def test_a_backup_whose_map_cannot_be_is_damaged(data: Data, tmp_path: Path, mov
     fields = json.loads(path.read_bytes())
     del fields["checksum"]
     fields["keyspaces"]["moved"] = moved
-    path.write_text(json.dumps(fields | {"checksum": backup_file._checksum(fields)}))
+    path.write_text(json.dumps(fields | {"checksum": sealed_json.checksum_of(fields)}))
     with pytest.raises(DirectoryInvalid, match="BACKUP is damaged"):
         restore(tmp_path / "backup", tmp_path / "new")
     with pytest.raises(DirectoryInvalid, match="BACKUP is damaged"):

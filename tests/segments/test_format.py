@@ -19,8 +19,9 @@ from kio.segments import _hints, format, manifest
 from kio.segments.check import check_directory
 from kio.segments.format import Footer, Header, Record
 from kio.segments.identity import NAME as IDENTITY_NAME
-from kio.segments.identity import _checksum, _encode, load
+from kio.segments.identity import _encode, load
 from kio.segments.manifest import Manifest
+from kio.segments.sealed_json import checksum_of
 from kio.segments.segment import RECORDS_START
 from tests.segments.support import IDENTITY, SMALL, Driven, hash_of, key_of_hash
 from tests.segments.test_recovery import records_of, segment_files
@@ -246,7 +247,7 @@ def newer_identity(path: Path) -> None:
     fields = json.loads(identity.read_bytes())
     del fields["checksum"]
     fields |= {"format_version": 3, "a new field": 1}
-    identity.write_text(json.dumps(fields | {"checksum": _checksum(fields)}))
+    identity.write_text(json.dumps(fields | {"checksum": checksum_of(fields)}))
 
 
 @pytest.mark.parametrize("make_newer", [newer_header, newer_footer, newer_manifest, newer_identity])
