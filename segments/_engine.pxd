@@ -13,7 +13,8 @@ from kio.segments._native cimport kio_guarded_copy, kio_guarded_header
 cdef enum:
     SLOTS = 65536
     FRESH_WORDS = 64        # 4,096 bits
-    ARRIVAL_WORDS = 4096
+    ABSENCE_SETS = 1024
+    ABSENCE_WAYS = 4
     CODE_KEY_EMPTY = 16
     CODE_VALUE_TOO_LARGE = 18
     CODE_BAD_REQUEST = 20
@@ -86,6 +87,10 @@ cdef inline int reserve(Buffer* b, size_t more) except -1 nogil:
     return 0
 
 
+cdef struct Absence:
+    uint64_t hash
+    uint64_t version    # 0 in a free way
+
 @cython.final
 cdef class Engine:
     cdef readonly KeyDir keydir
@@ -146,9 +151,9 @@ cdef class Engine:
     cdef uint32_t shadow_from               # pages from here on are not copied yet; PAGES while none is under way
     cdef readonly bint is_shadow_void       # a keyspace was cleared since the last one began
     cdef int64_t shadow_keys[256]
-    # keys that were absent and came, by their hashes: how many in all when the last of them did (version of an absent key)
-    cdef uint64_t arrivals
-    cdef uint64_t arrived_at[ARRIVAL_WORDS]
+    # hashes of keys whose version was asked for while they were absent, until one comes: a version is never given twice
+    cdef uint64_t absences_told
+    cdef Absence absences[ABSENCE_SETS][ABSENCE_WAYS]
     # the floors (_purge.pyx): a record of the keyspace at or below its floor was cleared, and its word is not counted
     cdef readonly bint has_floors           # a keyspace has one: the KeyDir may hold words of cleared records
     cdef uint32_t floor_epoch[256]          # 0 where it has none
@@ -207,10 +212,32 @@ cdef inline uint64_t end_bytes_of(uint8_t kind) noexcept nogil:
     return HINT_BYTES + (EXPIRY_BYTES if kind & FLAG_EXPIRY else 0)
 
 
+cdef inline Absence* absences_of(Engine engine, uint64_t hash) noexcept nogil:
+    return engine.absences[(hash >> 6) % ABSENCE_SETS]
+
+
 cdef inline void note_arrival(Engine engine, uint64_t hash) noexcept nogil:
     # A key of this hash may have been absent, and is there; or was, for no time at all.
-    engine.arrivals += 1
-    engine.arrived_at[<uint32_t>(hash >> 6) % ARRIVAL_WORDS] = engine.arrivals
+    cdef Absence* absences = absences_of(engine, hash)
+    cdef uint32_t way
+    for way in range(ABSENCE_WAYS):
+        if absences[way].hash == hash:
+            absences[way].version = 0
+
+
+cdef inline uint64_t version_of_absence(Engine engine, uint64_t hash) noexcept nogil:
+    # The same until a key of this hash comes; or until others of its set were asked for more lately, which looks the same.
+    cdef Absence* absences = absences_of(engine, hash)
+    cdef Absence* oldest = absences
+    cdef uint32_t way
+    for way in range(ABSENCE_WAYS):
+        if absences[way].hash == hash and absences[way].version:
+            return absences[way].version
+        if absences[way].version < oldest.version:
+            oldest = &absences[way]
+    engine.absences_told += 1
+    oldest[0] = Absence(hash, engine.absences_told)
+    return engine.absences_told
 
 
 # ---- every change of the KeyDir's words, of live bytes and of key counts goes through these ----

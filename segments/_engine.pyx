@@ -49,6 +49,8 @@ from kio.segments._writing cimport (
     ANSWERED, begin_record, buffer_of, end_record, fits, is_fresh, look, write_put, write_tombstone,
 )
 
+import os
+
 from kio import errors, limits
 
 
@@ -107,6 +109,8 @@ cdef class Engine:
         self.refusal_message = b""
         self.served_lsn_max = UINT64_MAX
         self.shadow_from = PAGES
+        # Far from where any engine before it began: what they told is told by none again.
+        self.absences_told = int.from_bytes(os.urandom(7), "little")
 
     def __dealloc__(self):
         free(self.segments)
@@ -687,8 +691,8 @@ cdef class Engine:
     cdef int _say_absent(self, Buffer* b, uint32_t i, const Operation* op) except -1 nogil:
         cdef Versioned version
         if op.op == OP_EXISTS and op.flags & WITH_VERSION:
-            # What changes when a key of this hash comes: so absent again is not absent still.
-            version = Versioned(0, self.arrived_at[<uint32_t>(op.hash >> 6) % ARRIVAL_WORDS], 0)
+            # It changes when the key comes: so absent again is not absent still.
+            version = Versioned(0, version_of_absence(self, op.hash), 0)
             return self._reply(b, i, VERSIONED, <const uint8_t*>&version, sizeof(Versioned))
         return self._reply(b, i, ABSENT, NULL, 0)
 

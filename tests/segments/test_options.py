@@ -287,6 +287,29 @@ def test_a_set_that_has_expired_when_it_comes_is_seen_by_who_watches_the_absent_
     assert version(driven.one(watch)) != before
 
 
+def test_the_version_of_an_absent_key_stays_while_other_keys_come(driven: Driven) -> None:
+    watch = operation(wire.OP_EXISTS, b"k", flags={WITH_VERSION: None})
+    before = version(driven.one(watch))
+    driven.execute(*(put(b"other %d" % i, b"") for i in range(20_000)))
+    assert version(driven.one(watch)) == before
+    driven.execute(put(b"k", b"v"), delete(b"k"))
+    assert version(driven.one(watch)) != before
+
+
+def test_a_version_of_an_absent_key_is_never_told_twice(driven: Driven) -> None:
+    keys = [b"%d" % i for i in range(20_000)]
+    watches = [operation(wire.OP_EXISTS, key, flags={WITH_VERSION: None}) for key in keys]
+    told = {version(reply) for reply in driven.replies(*watches)}
+    assert len(told) == len(keys)
+    driven.execute(*(put(key, b"") for key in keys))
+    driven.execute(*(delete(key) for key in keys))
+    told |= {version(reply) for reply in driven.replies(*watches)}
+    assert len(told) == 2 * len(keys)
+    driven.reopen()
+    told |= {version(reply) for reply in driven.replies(*watches)}
+    assert len(told) == 3 * len(keys)
+
+
 def test_a_batch_of_more_values_than_one_message_may_hold_is_answered_in_several(tmp_path: Path) -> None:
     driven = Timed(tmp_path / "shard", StoreOptions(segment_bytes=64 * MIB)).at(NOW)
     keys = [b"%d" % i for i in range(20)]
