@@ -32,7 +32,7 @@ from kio.limits import MIB, SEGMENTS_PER_SHARD_MAX
 from kio.log import Log
 from kio.segments import _relocate
 from kio.segments._engine import ROTATE_MISFITS, Engine
-from kio.segments._expiries import ExpiryQueue
+from kio.segments._expiries import ExpiryQueue, ExpiryRun
 from kio.segments.disk import Disk
 from kio.segments.identity import DirectoryIdentity
 from kio.segments.jobs import Job, SealJob, SyncJob
@@ -258,6 +258,8 @@ class SegmentChain:
         self._free_slots.append(segment.slot)
         del self._segments[segment.id]
         self._descriptors.drop(segment.path)
+        # They may stand in the mapping, which is to be closed.
+        segment.expiries = ExpiryRun(b"")
 
     def _attach(self, segment: Segment, record_bytes: int, live_bytes: int) -> None:
         if not segment.slot:

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from kio.errors import Corrupt
+from kio.log import Log
 from kio.segments import _hints, format
 from kio.segments._compact import Survivors
 from kio.segments._expiries import ExpiryRun
@@ -37,6 +37,8 @@ SYNC_BYTES: Final = 16 << 20
 HINTS_PER_JOB: Final = 100_000
 #: The longest pause behind one chunk: seals and preparations wait behind it.
 PAUSE_S_MAX: Final = 0.02
+
+_log = Log(__name__)
 
 
 class OpenJob(Job):
@@ -224,8 +226,11 @@ class RemoveJob(Job):
 
     def _work(self) -> None:
         for mapping in self._mappings:
-            with suppress(BufferError):
+            try:
                 mapping.close()
+            except BufferError as error:
+                # Whoever reads it gives it back, and only then the disk has its room again.
+                _log.warning("removed, but in use", files=[path.name for path in self._paths], reason=str(error))
         self._mappings.clear()
         recycled = self._reserve.recycle(self._paths)
         for path in self._paths:

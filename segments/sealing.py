@@ -27,7 +27,7 @@ class End(NamedTuple):
 
     footer: format.Footer
     hints: memoryview
-    expiries: memoryview
+    expiries: bytes | memoryview
 
 
 def write_end(
@@ -126,16 +126,18 @@ def map_expiries(disk: Disk, fd: int, shard: int, entry: SegmentEntry) -> Expiry
         Corrupt, FormatTooNew, OSError: as `read_end`.
     """
     footer = read_footer(disk, fd, shard, entry)
-    return ExpiryRun(read_expiries(disk.map(fd, footer.size), footer) if footer.expiries else b"")
+    return ExpiryRun(read_expiries(disk.map(fd, footer.size), footer))
 
 
-def read_expiries(mapping: Mapping, footer: format.Footer) -> memoryview:
-    """The expiries of a sealed segment, in its mapping.
+def read_expiries(mapping: Mapping, footer: format.Footer) -> bytes | memoryview:
+    """The expiries of a sealed segment, in its mapping; where there are none, nothing keeps that from being closed.
 
     Raises:
         Corrupt: when they fail their checksum.
         OSError: when the disk does not deliver them.
     """
+    if not footer.expiries:
+        return b""
     expiries = memoryview(mapping)[footer.expiries_offset : footer.size - format.FOOTER.size]
     if _hints.crc32c_mapped(expiries) != footer.expiries_crc:
         raise Corrupt("the expiries fail their checksum")

@@ -68,10 +68,22 @@ class Helper:
         # On Linux this is the thread's alone. A sandbox may refuse it, which costs the others some latency.
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + self._niceness)
-        while (work := self._waiting.get()) is not None:
-            work[1].run()
-            self._finished.append(work)
-            self._wake()
+        while self._run_next():
+            pass
+
+    def _run_next(self) -> bool:
+        """Wait for a job and run it; False at the end.
+
+        While it waits it holds none that has run: what a job has mapped is given back with it, and with the mapping the
+        blocks of a file that was removed.
+        """
+        work = self._waiting.get()
+        if work is None:
+            return False
+        work[1].run()
+        self._finished.append(work)
+        self._wake()
+        return True
 
 
 class Background:

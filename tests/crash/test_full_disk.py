@@ -33,7 +33,7 @@ BACK_S = 20.0
 #: A client has filled the disk when it was refused so often in a row on every shard.
 REFUSALS = 8
 CYCLES = 3
-CYCLES_LONG = 8
+CYCLES_LONG = 12
 #: The part of the keys that is deleted where nothing else makes room: besides what lives, each shard has a segment that
 #: is written, one made ahead and a reserve, 24 MiB of 64 in all, and where one shard's fit and the other's do not, no
 #: compaction helps.
@@ -149,6 +149,11 @@ class Filling:
             for line in Path(f"/proc/{pid}/maps").read_text().splitlines()
             if line.endswith("(deleted)")
         ]
+        for pid in self.daemon.pids():
+            for entry in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if (target := str(entry.readlink())).endswith("(deleted)"):
+                        held.append(target)
         return f"writes to come back: {free} KiB are free; {', '.join(files)}; {held}; {self.daemon.shard_stats()}"
 
     def await_writes(self) -> float:

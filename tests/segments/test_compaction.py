@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kio import wire
 from kio.errors import Corrupt
 from kio.segments import chain, copying, rewrite, store
 from kio.segments.compaction import IDLE_S
@@ -16,9 +17,10 @@ from kio.segments.format import Record
 from kio.segments.manifest import Manifest
 from kio.segments.options import StoreOptions
 from kio.segments.segment import segment_name
+from kio.wire import EXPIRE_AT
 from tests.measure.processes import bare_bytes
 from tests.segments.faulty_disk import CarelessDisk, FaultyDisk
-from tests.segments.support import Driven, put
+from tests.segments.support import Driven, operation, put
 from tests.segments.test_recovery import damage, manifest_of, records_of
 
 #: Nothing is compacted unless it is asked for, or has nothing live at all.
@@ -314,16 +316,24 @@ def test_compaction_that_is_behind_says_so_until_it_has_caught_up(
     assert driven.store.arrears == 0.0
 
 
-def test_what_was_compacted_is_unmapped_by_the_job_that_removes_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("expiry_ms", [0, 1 << 42])
+@pytest.mark.parametrize("reopens", [False, True])
+def test_what_was_compacted_is_unmapped_by_the_job_that_removes_it(
+    tmp_path: Path, expiry_ms: int, reopens: bool
+) -> None:
     driven = Driven(tmp_path / "shard", StoreOptions(segment_bytes=4096, space_amplification=1000.0), CarelessDisk())
-    fill(driven, 10)
-    fill(driven, 5)
-    driven.seal()
-    held = {segment.id: segment.mapping for segment, _ in driven.store._chain.sealed()}
-    driven.compact()
-    gone = held.keys() - set(driven.sealed_ids())
-    assert gone
-    assert {len(held[number]) for number in gone} == {0}
+    flags = {EXPIRE_AT: expiry_ms} if expiry_ms else {}
+    for keys in (10, 5, 3):  # the second compaction takes what the first one wrote
+        for _ in range(2):
+            driven.execute(*(operation(wire.OP_SET, b"%d" % i, bytes(100), flags=flags) for i in range(keys)))
+            driven.seal()
+        if reopens:
+            driven.reopen()
+        held = {segment.id: segment.mapping for segment, _ in driven.store._chain.sealed()}
+        driven.compact()
+        gone = held.keys() - set(driven.sealed_ids())
+        assert gone
+        assert {len(held[number]) for number in gone} == {0}
     driven.kill()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from typing import Any
 
 from kio.workers.jobs import BACKGROUND_NICENESS, Background, Helper
@@ -46,6 +47,23 @@ def test_stop_runs_what_is_queued_first():
     helper.stop()
     assert done == list(range(5))
     assert len(helper.take_finished()) == 5
+
+
+def test_a_helper_that_waits_holds_no_job_that_has_run():
+    woken = threading.Semaphore(0)
+    helper = Helper("helper", woken.release)
+    helper.start()
+    job: Any = Recorded([], 0)
+    last = weakref.ref(job)
+    helper.submit(0, job)
+    assert woken.acquire(timeout=5)
+    helper.take_finished().clear()
+    del job
+    deadline = time.monotonic() + 5
+    while last() is not None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert last() is None
+    helper.stop()
 
 
 def test_a_helper_that_nothing_waits_for_is_nicer_than_the_thread_that_serves():
