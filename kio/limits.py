@@ -60,6 +60,9 @@ CONNECTION_BYTES_MAX: Final = 64 * MIB
 SHARD_OPERATIONS_MAX: Final = 262_144
 SHARD_BYTES_MAX: Final = 256 * MIB
 
+#: How long the commands of one connection may keep the others waiting, before it is their turn.
+SHARE_US: Final = 500
+
 CONNECTIONS_MAX: Final = 10_000
 HELLO_TIMEOUT_S: Final = 10.0
 #: A connection whose half frame, or whose unread replies, make no progress for this long is closed.

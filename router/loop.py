@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import zmq
 
-from kio import control
+from kio import control, limits
 from kio.access import Access, Verifier
 from kio.clock import monotonic_s
 from kio.errors import ConfigError, KioError
@@ -101,6 +101,7 @@ class RouterLoop:
             shard_operations_max=int(configure["shard_operations_max"]),
             shard_bytes_max=int(configure["shard_bytes_max"]),
             connection_requests_per_s=int(configure["client_requests_per_s"]),
+            share_us=limits.SHARE_US,
         )
         self._access, self._verifier = _users_of(configure)
         self._doorkeeper = Doorkeeper(self._access, self._verifier)

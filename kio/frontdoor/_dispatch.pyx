@@ -8,6 +8,7 @@ Invariants:
   * every operation that was queued is answered once: by its worker, by `fail_shard`, or it outlives its request;
   * nothing is queued beyond the hard bounds: such an operation is answered Overloaded, and was not applied;
   * a connection beyond a soft bound is not parsed; its bytes wait, and `is_paused` tells its owner to read no more;
+  * nor is one that has had its share of a turn: it goes on at the next one (`go_on`), behind those that wait longer;
   * half frames and unsent replies are bounded per connection, and their sums over all connections are.
 Crash: all of this is lost with the process; clients see the connection break and know that writes may be applied.
 Here: connections, the cutting of their bytes into frames, and what Python sees. Not here: sockets (door.py), the
@@ -20,7 +21,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 
 from kio._opbatch cimport (
     EXPIRE_AT, IF_VERSION, MAYBE_APPLIED, OP_ATOMIC, OP_SET, OP_TTL, TTL, VALUE, Operation,
@@ -55,6 +56,7 @@ from kio.frontdoor._resp cimport (
     resp_read,
 )
 from kio.frontdoor._resp_reply cimport STYLE_ALL_OK, STYLE_ARRAY, STYLE_BOOL, STYLE_ECHO, STYLE_OK, STYLE_SUM
+from kio.frontdoor._share cimport COST_BYTES, COST_OF_ANY, COST_OF_PYTHON, Share, clock_ns, share_begin, share_is_over
 
 from kio import errors, limits
 from kio.errors import ProtocolError
@@ -100,6 +102,7 @@ cdef class Dispatch:
         frame_bytes_max: a longer frame is skipped and answered FrameTooLarge.
         connection_requests_max, connection_bytes_max: what one connection may have in flight before it is not parsed.
         connection_requests_per_s: past this many a connection is not parsed until its time has come; 0 is no bound.
+        share_us: after so many microseconds of a turn a connection is not parsed until the next one; 0 is no bound.
         shard_operations_max, shard_bytes_max: what a shard may have in flight before Overloaded is answered; at half of
             that, connections that use the shard are not parsed.
         reply_bytes_max: past this many bytes of unsent replies on one connection a value is answered ReplyTooLarge.
@@ -116,6 +119,8 @@ cdef class Dispatch:
     cdef uint32_t _generation
     cdef Numbers _free                    # indices of _connections
     cdef Numbers _paused                  # the same
+    cdef Numbers _spent                   # the same: who had his share of a turn, longest ago first
+    cdef Share _share                     # of the connection that is parsed
     cdef size_t _input_bytes              # of all connections
     cdef list _events
     cdef list _texts
@@ -140,6 +145,7 @@ cdef class Dispatch:
         uint32_t connection_requests_max=limits.CONNECTION_REQUESTS_MAX,
         size_t connection_bytes_max=limits.CONNECTION_BYTES_MAX,
         uint32_t connection_requests_per_s=0,
+        uint32_t share_us=0,
         size_t shard_operations_max=limits.SHARD_OPERATIONS_MAX,
         size_t shard_bytes_max=limits.SHARD_BYTES_MAX,
         size_t reply_bytes_max=limits.REPLY_BYTES_MAX,
@@ -150,6 +156,7 @@ cdef class Dispatch:
             raise ValueError(f"a front door has 1 to {limits.SHARDS_MAX} shards, not {shards}")
         self._frame_bytes_max = limits.frame_bytes_max(value_bytes_max) if frame_bytes_max is None else frame_bytes_max
         self._half_frames_bytes_max = half_frames_bytes_max
+        self._share.length_ns = <uint64_t>share_us * 1000
         self._events = []
         gather_init(&self._gather, shards)
         self._gather.seed = seed
@@ -176,6 +183,7 @@ cdef class Dispatch:
         release(self._connections)
         numbers_free(&self._free)
         numbers_free(&self._paused)
+        numbers_free(&self._spent)
 
     cdef void _end_all(self) noexcept:
         # The handles that are nobody's request.
@@ -203,7 +211,7 @@ cdef class Dispatch:
         self._generation += 1
         c.generation = self._generation
         c.hot_shard = -1
-        c.reply_bytes = EXPECTED_BYTES_FIRST
+        c.guessed_bytes = EXPECTED_BYTES_FIRST
         c.rights = 255
         if is_resp:
             c.protocol = RESP
@@ -307,6 +315,7 @@ cdef class Dispatch:
             n = view.len if size < 0 or size > view.len else size
             self._gather.now_ms = now_ms
             self._bytes_in += n
+            share_begin(&self._share)
             if buffer_length(&c.input) == 0:
                 used = self._parse(c, <const uint8_t*>view.buf, n)
                 if used < n:
@@ -394,6 +403,8 @@ cdef class Dispatch:
                 break
             self._take(c, p + at + 4, length)
             at += 4 + <size_t>length
+            if self._has_had_share(c, COST_OF_ANY, length):
+                break
         return at
 
     cdef bint _pauses(self, Connection* c) noexcept:
@@ -403,6 +414,15 @@ cdef class Dispatch:
         if not c.is_paused:
             c.is_paused = True
             numbers_add(&self._paused, c.index)
+        return True
+
+    cdef bint _has_had_share(self, Connection* c, uint64_t cost, uint64_t n) noexcept:
+        # Whether no more is taken from a connection in this turn; `go_on` will see to it. It was paused meanwhile, perhaps.
+        if not share_is_over(&self._share, cost + n // COST_BYTES):
+            return False
+        if not c.is_paused:
+            c.is_paused = c.is_spent = True
+            numbers_add(&self._spent, c.index)
         return True
 
     cdef int _take(self, Connection* c, const uint8_t* p, uint32_t n) except -1:
@@ -448,6 +468,7 @@ cdef class Dispatch:
         # As `_parse`.
         cdef size_t at = 0
         cdef size_t used = 0
+        cdef uint64_t before
         cdef int found
         while at < n:
             if c.stage == CLOSING:
@@ -459,6 +480,7 @@ cdef class Dispatch:
             if found == RESP_FAULT:
                 self._part(c, c.incoming.fault, p + at, n - at)
                 return n
+            before = self._op_counts[OP_COMMAND]
             if found == RESP_WHOLE:
                 self._take_command(c, p + at, used)
             elif found == RESP_LINE:
@@ -470,6 +492,8 @@ cdef class Dispatch:
             if found == RESP_PARTIAL:
                 break
             incoming_clear(&c.incoming)
+            if self._has_had_share(c, COST_OF_ANY if self._op_counts[OP_COMMAND] == before else COST_OF_PYTHON, used):
+                break
         return at
 
     cdef int _part(self, Connection* c, const char* fault, const uint8_t* p, size_t n) except -1:
@@ -1003,6 +1027,37 @@ cdef class Dispatch:
             if not c.is_paused:
                 resumed.append(self._id(c))
         numbers_free(&paused)
+        return resumed
+
+    @property
+    def has_more(self) -> bool:
+        """Whether `go_on` has something to do: the next turn should not wait."""
+        return self._spent.count > 0
+
+    def go_on(self, uint64_t now_ms) -> list:
+        """Parse on what waits on the connections that had their share of an earlier turn; call it once a turn.
+
+        Together they get one share, or a little more: whoever does not get his turn is the first of the next one.
+
+        Returns: the ids of the connections that are not paused any more: they are to be read again.
+        """
+        cdef Connection* c
+        cdef size_t i = 0, count = self._spent.count
+        cdef uint64_t end_ns = clock_ns() + self._share.length_ns
+        cdef list resumed = []
+        self._gather.now_ms = now_ms
+        while i < count and (i == 0 or clock_ns() < end_ns):
+            c = self._connections[self._spent.data[i]]
+            i += 1
+            if c == NULL or not c.is_spent:
+                continue
+            c.is_spent = c.is_paused = False
+            share_begin(&self._share)
+            self._parse_input(c)
+            if not c.is_paused:
+                resumed.append(self._id(c))
+        self._spent.count -= i
+        memmove(self._spent.data, self._spent.data + i, self._spent.count * sizeof(uint64_t))
         return resumed
 
     # ---- bytes out --------------------------------------------------------------------------------------------------

@@ -42,8 +42,8 @@ cdef enum:
     OUTPUT_BYTES_SOFT = 8 << 20
     KEY_BYTES_MAX = 65535
     #: A connection whose replies under way are expected to be longer than this in all takes no more requests.
-    EXPECTED_BYTES_SOFT = 32 << 20
-    #: How long the first reply of a connection is expected to be.
+    EXPECTED_BYTES_SOFT = 2 << 20
+    #: How long the first reply of a connection is expected to be; half of it the second, and so on, if they are short.
     EXPECTED_BYTES_FIRST = 1 << 20
     #: While all connections hold too many unsent bytes, those that hold no more than this are spared.
     SPARED_OUTPUT_BYTES = 1 << 20
@@ -110,7 +110,7 @@ cdef inline void gather_expect(Gather* g, Connection* c, int64_t bytes) noexcept
 
 cdef inline void gather_expect_reply(Gather* g, Request* r) noexcept nogil:
     # The reply to this request may be long.
-    r.expected_bytes = r.connection.reply_bytes
+    r.expected_bytes = max(r.connection.reply_bytes, r.connection.guessed_bytes, <uint32_t>1)
     gather_expect(g, r.connection, r.expected_bytes)
 
 
@@ -135,6 +135,7 @@ cdef inline void gather_reply(Gather* g, Connection* c, Request* r, const uint8_
     gather_expect(g, c, -<int64_t>r.expected_bytes)
     if r.expected_bytes:
         c.reply_bytes = max(length, c.reply_bytes - (c.reply_bytes >> 4))
+        c.guessed_bytes >>= 1
     request_leave(r)
     gather_account(g, c)
     if not c.is_dirty:

@@ -89,7 +89,8 @@ cdef struct Connection:
     bint is_silent          # it wants no replies
     bint skips_reply        # nor one to its next command
     Incoming incoming       # of RESP: the command whose bytes have not all come
-    bint is_paused          # not read until `resume` says so
+    bint is_paused          # not read until `resume` or `go_on` says so
+    bint is_spent           # it had its share of a turn, and stands in the list of those
     bint is_dirty           # stands in the list of connections with new output
     int hot_shard           # the shard beyond its soft bound that paused it, -1 if none
     uint32_t requests       # in the queue
@@ -97,7 +98,8 @@ cdef struct Connection:
     size_t held_bytes       # payloads of its requests that wait for their turn
     size_t unsent_bytes     # held_bytes and output, as last added to Dispatch's sum of them
     size_t expected_bytes   # of the replies to the reads in the queue
-    uint32_t reply_bytes    # how long that to its next read may be, by those before it
+    uint32_t reply_bytes    # how long that to its next read may be, by those before it,
+    uint32_t guessed_bytes  # and while there were few
     size_t skip_bytes       # what is left of a frame that is not taken
     Request* head
     Request* tail

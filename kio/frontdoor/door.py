@@ -5,7 +5,8 @@ here.
 A turn is: the owner's `poller.poll` calls the handlers here, which read; then `turn` hands the batches to the backend,
 sends every connection's output once, and lets paused connections go on.
 Invariants:
-  * a connection takes at most READS_PER_TURN reads a turn, so that one that never stops does not starve the others;
+  * a connection takes at most READS_PER_TURN reads a turn and its share of the time (Dispatch), so that one that never
+    stops does not starve the others;
   * a connection that Dispatch has paused is not read; one whose output did not fit is watched for room, no other is;
   * no handler blocks, and no error of one connection reaches another;
   * where there is TLS, nothing leaves a TCP port in plain text; Unix sockets are always plain.
@@ -151,6 +152,8 @@ class Door:
     @property
     def wait_s(self) -> float:
         """How long `poll` may wait at most for the door's sake."""
+        if self._dispatch.has_more:
+            return 0.0
         return EXPIRE_INTERVAL_S if self._dispatch.has_deadlines else SWEEP_INTERVAL_S
 
     def turn(self) -> None:
@@ -164,6 +167,7 @@ class Door:
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_INTERVAL_S
             self._look_for_timeouts(now)
+        goes_on = dispatch.has_more
         while True:
             while events := dispatch.take_events():
                 for event in events:
@@ -176,7 +180,11 @@ class Door:
                 connection = self._connections.get(id)
                 if connection is not None:
                     self._send(connection, now)
-            for id in dispatch.resume(now_ms):
+            resumed = dispatch.resume(now_ms)
+            if goes_on:
+                goes_on = False
+                resumed += dispatch.go_on(now_ms)
+            for id in resumed:
                 connection = self._connections[id]
                 connection.read_at = now
                 self._set_mask(connection, connection.mask | READABLE)
@@ -470,7 +478,8 @@ class Door:
     @property
     def is_drained(self) -> bool:
         """Whether every request is answered and every reply sent."""
-        return not self._dispatch.requests and not self._unsent and not self._dispatch.has_news
+        dispatch = self._dispatch
+        return not dispatch.requests and not self._unsent and not dispatch.has_news and not dispatch.has_more
 
     def part(self) -> None:
         """Tell every client that no more comes; then `connections` falls as they close."""

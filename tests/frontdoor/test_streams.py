@@ -206,6 +206,8 @@ def test_any_interleaving_of_replies_leaves_each_connection_in_its_order(asked: 
     waiting += [(batch, shards.replies(batch)) for _, batch in dispatch.take_batches()]
     while waiting:
         deliver_some(dispatch, waiting, chance)
+        dispatch.resume(1_000)
+        waiting += [(batch, shards.replies(batch)) for _, batch in dispatch.take_batches()]
     for peer, each in zip(peers, mine, strict=True):
         assert peer.replies() == expected_of(each)
     assert dispatch.requests == 0
