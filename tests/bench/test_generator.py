@@ -183,6 +183,7 @@ def test_the_closed_loop_waits_for_its_answers_and_says_nothing_of_lateness() ->
     assert told.elapsed_s >= 0.5
 
 
+@pytest.mark.stress
 def test_a_server_that_dies_is_tried_again_and_the_run_ends_with_what_there_was() -> None:
     with noop_process("resp") as (server, url), generator(replace(OPEN, url=url, seconds=30)) as made:
         made.start()
@@ -291,6 +292,7 @@ def test_the_closed_loop_does_not_wait_for_ever_for_its_last_answers() -> None:
             assert told.errors == {"Unanswered": 4}
 
 
+@pytest.mark.stress
 def test_a_stop_is_obeyed_at_once_and_what_was_outstanding_is_no_error() -> None:
     with noop_process("resp") as (_, url):
         for plan in (replace(OPEN, seconds=60), replace(CLOSED, count=0, seconds=60)):

@@ -77,6 +77,7 @@ def test_ctrl_c_while_the_records_are_written_ends_it_without_a_report(redis: Se
     assert not any(process.is_running() for process in generators)
 
 
+@pytest.mark.stress
 def test_a_server_that_dies_is_reported_with_counts(server: Server) -> None:
     with Bench(*arguments(server)) as run:
         await_under_way(server)
@@ -97,6 +98,7 @@ def test_a_server_that_dies_is_reported_with_counts(server: Server) -> None:
     assert any("ended early" in text for text in told)
 
 
+@pytest.mark.stress
 def test_a_server_that_comes_back_is_asked_again_and_the_gap_is_in_the_corrected_latencies(redis: Server) -> None:
     with Bench(*arguments(redis, "--seconds", "4")) as run:
         await_under_way(redis)
@@ -114,6 +116,7 @@ def test_a_server_that_comes_back_is_asked_again_and_the_gap_is_in_the_corrected
     assert any("up again" in text for _, text in report["events"])
 
 
+@pytest.mark.stress
 def test_a_generator_that_stood_still_voids_its_run_and_says_so(redis: Server) -> None:
     with Bench(*arguments(redis, "--seconds", "4")) as run:
         await_under_way(redis)

@@ -73,6 +73,7 @@ def test_a_workload_that_nobody_can_do_is_refused_in_one_line_with_the_reason(se
     assert "ordered scans" in run.err
 
 
+@pytest.mark.stress
 def test_pipelines_and_batches_count_single_operations(server: Server) -> None:
     assert_whole(bench("--url", server.url, "--workload", "a", *QUICK, "--pipeline", "5"))
     assert_whole(bench("--url", server.url, "--mix", "read=0.5,update=0.5", *QUICK, "--batch", "10"))
@@ -136,6 +137,7 @@ def test_the_floor_is_measured_against_a_server_that_does_nothing(server: Server
     assert 0 < report["floor_us"]["p50"] <= report["floor_us"]["p99"]
 
 
+@pytest.mark.stress
 def test_a_sweep_has_a_report_for_each_rate_and_names_the_best(server: Server, tmp_path: Path) -> None:
     plot = tmp_path / "sweep.svg"
     sweep = ("--sweep", "200:800:3", "--p99-under-us", "5000000", "--plot", plot)
@@ -156,6 +158,7 @@ def test_the_table_has_both_latencies_and_stderr_says_that_records_are_written(s
     assert run.err == f"kio: writing 500 records to {server.url}\n"
 
 
+@pytest.mark.stress
 def test_two_reports_are_compared(server: Server, tmp_path: Path) -> None:
     for name in ("a.json", "b.json"):
         (tmp_path / name).write_text(json.dumps(bench("--url", server.url, *QUICK)))

@@ -32,6 +32,8 @@ TOURS = {
     for name in ("README.md", "deploy/redis.md")
 }
 SECTIONS = [(name, section) for name, tours in TOURS.items() for section in dict.fromkeys(b.section for b in tours)]
+#: Tours that take long, for the long run.
+LONG = [("README.md", "Measuring a server")]
 PLACEHOLDERS = {"127.0.0.1:7400": "url", "127.0.0.1:7480": "http"}
 RESP, REDIS = "7379", "6379"
 
@@ -80,7 +82,10 @@ def _left_to_the_collector() -> Iterator[None]:
         gc.collect()
 
 
-@pytest.mark.parametrize(("name", "section"), SECTIONS)
+@pytest.mark.parametrize(
+    ("name", "section"),
+    [pytest.param(*each, marks=pytest.mark.stress) if each in LONG else each for each in SECTIONS],
+)
 def test_every_line_of_a_tour_does_what_it_shows(name: str, section: str, tmp_path: Path, path: str) -> None:
     tours = [block for block in TOURS[name] if block.section == section]
     text = "".join(block.text for block in tours)

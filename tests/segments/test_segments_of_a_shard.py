@@ -182,9 +182,10 @@ def test_the_manifest_is_written_anew_when_it_is_long_and_says_the_same(tmp_path
         sizes.append((directory / "MANIFEST").stat().st_size)
         if keyspace == 100:
             disk.fail("rename", times=3)
-        loaded = Manifest.load(directory, 0, IDENTITY.directory_id)
-        assert loaded.state == written.state
-        assert loaded.torn_bytes == 0
+        if keyspace % 5 == 0:
+            loaded = Manifest.load(directory, 0, IDENTITY.directory_id)
+            assert loaded.state == written.state
+            assert loaded.torn_bytes == 0
     assert not written.has_failed
     assert any(after < before for before, after in pairwise(sizes))
     assert max(sizes) < 2 << 20
@@ -214,7 +215,7 @@ def test_opening_and_closing_leaves_no_descriptor_and_no_memory_behind(tmp_path:
         driven.put(b"key %d" % i, bytes(200))
     driven.run_jobs()
     process = psutil.Process()
-    for round in range(220):
+    for round in range(120):
         if round == 20:
             gc.collect()
             descriptors, memory = open_descriptors(), process.memory_info().rss
