@@ -1023,6 +1023,7 @@ cdef class Dispatch:
                 numbers_add(&self._paused, c.index)
                 continue
             c.is_paused = False
+            share_begin(&self._share)
             self._parse_input(c)
             if not c.is_paused:
                 resumed.append(self._id(c))

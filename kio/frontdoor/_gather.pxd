@@ -350,9 +350,9 @@ cdef inline bint gather_may_take(Gather* g, Connection* c, int divisor) noexcept
     waiting = c.held_bytes + buffer_length(&c.output)
     if waiting * divisor > OUTPUT_BYTES_SOFT:
         return False
-    waiting += c.expected_bytes
-    if c.expected_bytes and waiting * divisor > EXPECTED_BYTES_SOFT:
+    if c.expected_bytes * divisor > EXPECTED_BYTES_SOFT:
         return False
+    waiting += c.expected_bytes
     if waiting > SPARED_OUTPUT_BYTES and 2 * divisor * (g.unsent_bytes + g.expected_bytes) > g.unsent_bytes_max:
         return False
     if c.hot_shard >= 0:

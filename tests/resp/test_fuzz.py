@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -79,6 +80,22 @@ class Innocent:
             self.wrong.append(f"round {number}: {error!r}")
 
 
+def attacker(name: str, port: int, seed: int, seconds: float) -> subprocess.Popen[bytes]:
+    """A process that attacks, behind everybody else: the server is tried, not how much the machine can run."""
+    started = subprocess.Popen(
+        [sys.executable, "-m", "tests.resp.attacker", name, str(port), str(seed), str(seconds)],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    os.setpriority(os.PRIO_PROCESS, started.pid, 19)
+    with contextlib.suppress(OSError):
+        # Kernels that share cores by session compare niceness within one only; this is the session's own.
+        Path(f"/proc/{started.pid}/autogroup").write_text("19")
+    return started
+
+
 def under_fire(server: Server, seconds: float) -> Innocent:
     """Attackers for so long, an innocent client beside them, all that can be asserted asserted."""
     seed = int(os.environ.get("SEED", "1"))
@@ -87,33 +104,13 @@ def under_fire(server: Server, seconds: float) -> Innocent:
     if server.daemon is not None:
         doors["native"] = urlsplit(server.daemon.url).port or 0
     with Innocent(server) as innocent:
-        attackers = [
-            # Behind everybody else: it is the server that is tried, not how many processes the machine can run.
-            subprocess.Popen(
-                [
-                    "nice",
-                    "-n",
-                    "19",
-                    sys.executable,
-                    "-m",
-                    "tests.resp.attacker",
-                    name,
-                    str(port),
-                    str(seed),
-                    str(seconds),
-                ],
-                cwd=ROOT,
-                env=environment(),
-                stdout=subprocess.PIPE,
-            )
-            for name, port in doors.items()
-        ]
+        attackers = [attacker(name, port, seed, seconds) for name, port in doors.items()]
         time.sleep(seconds / 3)
         warm = server.rss_mib()
         made: Counter[str] = Counter()
-        for attacker in attackers:
-            printed, _ = attacker.communicate(timeout=seconds + 60)
-            assert attacker.returncode == 0
+        for each in attackers:
+            printed, _ = each.communicate(timeout=seconds + 60)
+            assert each.returncode == 0
             made.update(json.loads(printed))
     grown = server.rss_mib() - warm
     told = f"repeat with: SEED={seed} RUN_S={seconds:g} pytest tests/resp/test_fuzz.py"
