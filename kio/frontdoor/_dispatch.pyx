@@ -580,7 +580,7 @@ cdef class Dispatch:
 
     cdef int _command(self, Connection* c, list arguments, size_t n) except -1:
         # A command that Python answers, at once or later; `commands` may call what it likes of this class but `feed`,
-        # `close` and `resume`.
+        # `close`, `resume` and `go_on`.
         cdef Request* r
         self._op_counts[OP_COMMAND] += 1
         r = gather_begin(&self._gather, c, 0, OP_COMMAND, 0, <uint32_t>n, False, 0)

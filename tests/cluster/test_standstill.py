@@ -32,6 +32,7 @@ def standing_still(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
+@pytest.mark.stress
 def test_requests_to_a_worker_that_stands_still_time_out_and_other_shards_answer(chance: Chance) -> None:
     with Daemon(workers=2) as daemon:
         tags = shard_tags(daemon)
@@ -57,6 +58,7 @@ def test_requests_to_a_worker_that_stands_still_time_out_and_other_shards_answer
             assert max(a.took_s for a in probe.answers) < 1.0
 
 
+@pytest.mark.stress
 def test_a_router_that_stands_still_loses_nothing_and_goes_on(chance: Chance) -> None:
     with Daemon(workers=2) as daemon:
         tags = shard_tags(daemon)

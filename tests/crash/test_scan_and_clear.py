@@ -18,6 +18,7 @@ STABLE = 5_000
 KILLS = 40 if FULL else 4
 
 
+@pytest.mark.stress
 @scaled
 @pytest.mark.timeout(600 if FULL else 60)
 def test_a_scan_across_killed_workers_returns_what_stays_exactly_once(chance: Chance) -> None:
@@ -48,6 +49,7 @@ def kill_workers(daemon: Daemon, done: threading.Event, load: Load) -> None:
     done.set()
 
 
+@pytest.mark.stress
 def test_what_was_cleared_does_not_come_back_after_any_crash(chance: Chance) -> None:
     with Daemon(workers=2, shards=4, flags=["--segment-mib", "1"]) as daemon:
         for round_ in range(3):

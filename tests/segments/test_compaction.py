@@ -231,7 +231,7 @@ def test_records_take_no_more_than_their_part_of_the_disk(tmp_path: Path) -> Non
     assert driven.reopen().items() == model
 
 
-@pytest.mark.parametrize("skew", [1, 3])
+@pytest.mark.parametrize("skew", [1, pytest.param(3, marks=pytest.mark.stress)])
 def test_files_take_no_more_than_two_segments_beyond_what_records_may_and_not_much_less(
     skew: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -187,7 +187,7 @@ def sweep(directory: Directory, tmp_path: Path, step: int, kind: str) -> None:
         shutil.rmtree(copy)
 
 
-@pytest.mark.parametrize("kind", ["cut", "flip"])
+@pytest.mark.parametrize("kind", [pytest.param("cut", marks=pytest.mark.stress), "flip"])
 def test_damage_is_answered_rightly_or_with_an_error_and_never_in_silence(
     directory: Directory, tmp_path: Path, kind: str
 ) -> None:
