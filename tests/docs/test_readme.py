@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.cluster.daemon import ROOT, Daemon, environment
+from tests.cluster.daemon import ROOT, Daemon, environment, wait_until
 from tests.docs import blocks
 from tests.resp.servers import redis_server, resp_port
 
@@ -97,6 +97,8 @@ def test_every_line_of_a_tour_does_what_it_shows(name: str, section: str, tmp_pa
             for block in tours:
                 is_stopped = block.comment == "daemon: stopped"
                 if is_stopped:
+                    # A worker that was killed, and not yet back, would leave a file behind that check mentions.
+                    wait_until(daemon.is_ready, 10, "every process to be back")
                     daemon.stop()
                 faults = tour.run(block, name, path)
                 assert not faults, f"{name}:{block.line}:\n" + "\n".join(faults)
