@@ -14,9 +14,7 @@ STOP_S = 5.0
 
 @scaled
 @pytest.mark.timeout(600 if FULL else 60)
-@pytest.mark.parametrize(
-    "sync", [sync if sync == "always" else pytest.param(sync, marks=pytest.mark.stress) for sync in SYNC_MODES]
-)
+@pytest.mark.parametrize("sync", SYNC_MODES)
 def test_sigterm_under_load_exits_0_in_time_and_loses_nothing(sync: str, chance: Chance) -> None:
     with Daemon(workers=2, sync=sync) as daemon, Load(daemon, clients=4, seed=chance.seed) as load:
         for _ in range(ROUNDS):
